@@ -1,0 +1,104 @@
+"""The messages between host and agent: one table of requests, imported by both sides.
+
+The agent speaks first: `{"hello": 1, "protocol": PROTOCOL, "agent": sha256, "pid", "python", "machine", "root"}`.
+Then the host asks and the agent answers, in order: a request is `{"id": n, "do": verb, ...fields}`, an answer
+`{"id": n, "ok": true, ...}` or `{"id": n, "ok": false, "error": {"kind", "what", "mend"}}`. Before its answer a
+long request may send `{"id": n, "event": "progress", "what": text}`. Closed stdin ends the agent and its children.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Tuple
+
+from edgelathe_agent.framing import ProtocolError
+
+PROTOCOL = 1
+
+#: Payload bytes of one `put` frame: large enough that the header costs nothing, small enough to resume from.
+CHUNK = 1 << 20
+
+
+class Verb(NamedTuple):
+    """Fields of a request by name and JSON type; `answer` names the fields of a good answer."""
+
+    fields: Dict[str, Tuple[type, ...]]
+    answer: Tuple[str, ...]
+
+
+_OBJ, _TEXT, _INT, _NUM, _LIST = (dict,), (str,), (int,), (int, float), (list,)
+
+VERBS: Dict[str, Verb] = {
+    # What the machine is: machine, cpu, features, cores, memory_bytes, model, python, runtimes, emulated, sensors,
+    # clocks, temperature, free_bytes, glibc, ... Runtimes are imported in a child, so a broken one is reported, not fatal.
+    "probe": Verb({}, ("machine", "cpu", "features", "cores", "memory_bytes", "python", "runtimes", "emulated")),
+    # Clocks, temperatures, throttling and load now.
+    "sense": Verb({}, ("clocks_khz", "temperatures_c", "load1", "throttled")),
+    # Content-addressed files. `sizes`: bytes of each file that is whole, `partial`: of each broken transfer.
+    "have": Verb({"sha256": _LIST}, ("sizes", "partial")),
+    # One chunk in the payload, at `offset` of a file of `size` bytes. `done` after the last, whose hash must fit.
+    "put": Verb({"sha256": _TEXT, "size": _INT, "offset": _INT}, ("received", "done")),
+    "remove": Verb({"sha256": _LIST}, ("removed",)),
+    # A model in a child process of its own. `provider` of the answer is the one that runs its nodes.
+    # limits: {"memory_bytes": most RSS of the child, "seconds": most time of one request}; 0: none.
+    "open": Verb(
+        {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
+         "limits": _OBJ},
+        ("session", "version", "provider", "load_ms", "inputs", "outputs", "warnings"),
+    ),
+    # Arrays for a session: {input: {"sha256", "dtype", "shape": [n, ...]}}, raw C-order bytes in the store. Axis 0 of each
+    # counts samples; a call takes one (or as many as the model's fixed batch).
+    "feed": Verb({"session": _INT, "inputs": _OBJ}, ("samples",)),
+    # Calls in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached.
+    # The payload of the answer: nanoseconds of each call, int64 little-endian.
+    "time": Verb({"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM}, ("calls", "conditions")),
+    # Outputs of `count` samples from `first` on, batch 1 (or the model's fixed batch).
+    # outputs: [{"name", "dtype", "shape": [count, ...]}]; the payload is their bytes, one after the other.
+    "infer": Verb({"session": _INT, "first": _INT, "count": _INT}, ("outputs",)),
+    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded.
+    "close": Verb({"session": _INT}, ("peak_bytes",)),
+    # A virtual environment under the root, from this Python: wheels (of the store, [{"name", "sha256"}]) are unpacked,
+    # requirements are installed from the device's own index by pip.
+    "install": Verb({"requirements": _LIST, "wheels": _LIST}, ("python",)),
+    # Everything under the root goes, the root too; the agent ends after its answer.
+    "wipe": Verb({}, ("removed",)),
+}  # fmt: skip
+
+#: Kinds of error and what they mean to the host.
+KINDS = {
+    "request": "the request is not in the table or its fields do not fit",
+    "missing": "a file, session or runtime that the request names is not there",
+    "corrupt": "bytes whose hash is not the one announced",
+    "space": "the device is out of space",
+    "model": "the runtime refused the model or its inputs",
+    "crash": "the child that ran the model died",
+    "memory": "the child exceeded its memory limit and was ended",
+    "time": "the child exceeded its time limit and was ended",
+    "install": "the environment could not be made",
+    "internal": "a bug of the agent",
+}
+
+
+class AgentError(Exception):
+    """An answer with `ok: false`."""
+
+    def __init__(self, kind: str, what: str, mend: str = "") -> None:
+        super().__init__(what)
+        self.kind, self.what, self.mend = kind, what, mend
+
+    def to_json(self) -> Dict[str, str]:
+        """The `error` of an answer."""
+        return {"kind": self.kind, "what": self.what, "mend": self.mend}
+
+
+def check_request(head: Dict[str, Any]) -> None:
+    """Raises AgentError("request") when `head` is no request of the table; ProtocolError when it has no id."""
+    if not isinstance(head.get("id"), int):
+        raise ProtocolError("a request without an id")
+    verb = VERBS.get(head.get("do", ""))
+    if verb is None:
+        raise AgentError("request", "no request %r" % (head.get("do"),), "install the agent again")
+    for name, types in verb.fields.items():
+        value = head.get(name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            wanted = " or ".join(t.__name__ for t in types)
+            raise AgentError("request", "%s.%s is %r, wanted %s" % (head["do"], name, value, wanted))

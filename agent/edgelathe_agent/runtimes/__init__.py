@@ -1,0 +1,1 @@
+"""One module a runtime; all of them offer `Session`."""

@@ -1,0 +1,1 @@
+"""One-pass statistics of activations and weights, and the choice of scales."""

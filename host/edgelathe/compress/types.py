@@ -1,0 +1,92 @@
+"""What every transform takes and gives, and the row that makes it a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.profile import Hardware
+from edgelathe.model.types import Model
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a step did to one layer, or why not. `layer` is the original node's name."""
+
+    layer: str
+    done: bool
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The new model and a note per layer that the step looked at.
+
+    `config` holds runtime session entries that the new model wants (ONNX Runtime's names and values).
+    """
+
+    model: Model
+    notes: tuple[Note, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may ask for beside its options.
+
+    Attributes:
+        data: calibration samples, preprocessed and bound to the model; None where the user gave none.
+        overrides: per-layer options of the recipe, `{layer name or glob: {option: value}}`; `skip = true` leaves the
+            layer as it is.
+        seed: of every random choice, so that a recipe replays.
+    """
+
+    data: Dataset | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    choices: Sequence[Any] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field of an options dataclass, with what recipe check, `--help` and the reference docs need.
+
+    `default=None` is an open choice that the step's `resolve` fills from the hardware.
+    """
+    return dataclasses.field(default=default, metadata={"text": text, "choices": tuple(choices), "low": low, "high": high})
+
+
+def keep(options: Any, _: Hardware) -> Any:
+    """The `resolve` of a step without open choices."""
+    return options
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One step for one format.
+
+    Attributes:
+        text: one line of help.
+        options: a frozen dataclass whose fields are made by `option`.
+        apply: `(model, options, context) -> Applied`; pure and deterministic.
+        needs: `data` where calibration samples are required.
+        after: steps that are run before this one unless the recipe already has them.
+        resolve: fills open choices (None) from the hardware.
+        final: the result takes no further step that changes weights (integer models).
+    """
+
+    text: str
+    options: type[Any]
+    apply: Callable[[Model, Any, Context], Applied]
+    needs: frozenset[str] = frozenset()
+    after: tuple[str, ...] = ()
+    resolve: Callable[[Any, Hardware], Any] = keep
+    final: bool = False

@@ -1,0 +1,1 @@
+"""Plain data that every layer shares: budget, profile, recipe grammar, dataset, device, result, errors."""

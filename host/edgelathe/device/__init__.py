@@ -1,0 +1,1 @@
+"""Transports, the agent's client, installation, one open device."""

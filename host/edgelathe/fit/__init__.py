@@ -1,0 +1,1 @@
+"""The loop: plan candidates, measure them, decide."""

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, metrics; each with its source."""

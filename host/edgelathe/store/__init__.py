@@ -1,0 +1,1 @@
+"""Runs and devices in a database."""
