@@ -126,7 +126,7 @@ def _value(text: str) -> Value:
 
 
 def _text(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _toml(value: Value) -> str:

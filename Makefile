@@ -1,0 +1,52 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test test-all bench lint format docs wheel system-deps clean
+
+help:            ## this list
+	@awk -F'##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/edgelathe: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgelathe needs Python 3.11 or newer; name one: make demo PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/edgelathe
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/edgelathe ## the whole loop on a bundled model, on this machine
+	$(BIN)/edgelathe demo --force -o demo
+
+test: lint       ## lint, type-check and test (no slow tests)
+	$(BIN)/python -m pytest -m 'not slow and not bench'
+
+test-all: lint   ## the same with the slow tests
+	$(BIN)/python -m pytest -m 'not bench'
+
+bench: $(VENV)/.dev ## the benchmarks, side by side
+	$(BIN)/python -m pytest -m bench -s tests/bench
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check host agent tests
+	$(BIN)/ruff format --check host agent tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## put the sources into shape
+	$(BIN)/ruff format host agent tests
+	$(BIN)/ruff check --fix host agent tests
+
+wheel: $(VENV)/.dev ## dist/*.whl: host, agent payload and profiles
+	$(BIN)/python -m build --wheel
+
+system-deps:     ## Debian packages that the tests need (run as root)
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends openssh-server openssh-client procps
+
+clean:           ## what was built
+	rm -rf $(VENV) dist build demo

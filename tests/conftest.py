@@ -1,0 +1,29 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("EDGELATHE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real models and data; without them the test is skipped, by name."""
+    if not (DATA / "cifar10_resnet8").is_dir():
+        pytest.skip(f"REAL DATA MISSING at {DATA}: set EDGELATHE_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's own store, config or cache."""
+    home = tmp_path_factory.mktemp("home")
+    for kind in ("CONFIG", "DATA", "CACHE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+    for name in ("EDGELATHE_STORE", "EDGELATHE_SSH_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    return home
