@@ -1,0 +1,80 @@
+"""ONNX models as protobuf and as onnx_ir graphs, and back: equal graphs become equal bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelathe.core.signature import Signature, TensorInfo
+from edgelathe.model.types import Model
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """A fresh `ModelProto` that may be changed. Raises `google.protobuf.message.DecodeError` for other bytes."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.ParseFromString(model.data)
+    return proto
+
+
+def from_proto(proto: onnx.ModelProto, name: str) -> Model:
+    """A model from a `ModelProto`; equal protos give equal bytes, in every process."""
+    return Model("onnx", proto.SerializeToString(deterministic=True), name, signature(proto))
+
+
+def to_ir(model: Model) -> onnx_ir.Model:
+    """A fresh `onnx_ir.Model` that may be changed; nodes without a name stay without."""
+    import onnx_ir
+
+    proto = to_proto(model)
+    ir_model = onnx_ir.serde.deserialize_model(proto)
+    _restore_names(proto.graph, ir_model.graph)
+    return ir_model
+
+
+def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
+    """A model from an `onnx_ir.Model`, serialized deterministically.
+
+    Shapes of inner values are left out: runtimes infer them, they cost bytes, and one that a transform left behind
+    makes a model refuse to load.
+    """
+    import onnx_ir
+
+    proto = onnx_ir.serde.serialize_model(ir_model)
+    del proto.graph.value_info[:]
+    return from_proto(proto, name)
+
+
+def signature(proto: onnx.ModelProto) -> Signature:
+    """Inputs (initializers left out) and outputs in the file's order."""
+    constants = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+    return Signature(
+        tuple(_info(v) for v in proto.graph.input if v.name not in constants),
+        tuple(_info(v) for v in proto.graph.output),
+    )
+
+
+def dtype_name(elem_type: int) -> str:
+    """Numpy's name of an ONNX element type; `str` for text, `undefined` for none."""
+    import onnx
+
+    if elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        return "str" if elem_type else "undefined"
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
+    return TensorInfo(value.name, shape, dtype_name(tensor.elem_type))
+
+
+def _restore_names(proto: onnx.GraphProto, graph: onnx_ir.Graph) -> None:
+    """onnx_ir names the nameless on reading; names that the file does not have would cost bytes."""
+    for before, after in zip(proto.node, graph, strict=True):
+        if not before.name:
+            after.name = None

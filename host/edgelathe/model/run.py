@@ -1,0 +1,116 @@
+"""Models run on the host, one sample at a time, as they will be on the device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core.device import SessionOptions
+from edgelathe.core.errors import UserError
+from edgelathe.core.signature import Signature
+from edgelathe.model.types import Model
+
+Arrays = Mapping[str, NDArray[Any]]
+Call = Callable[[Arrays], list[NDArray[Any]]]
+
+
+def session(model: Model, options: SessionOptions | None = None) -> Call:
+    """A function from input arrays by name (batch axis included) to output arrays in the model's order.
+
+    Default options: ONNX Runtime, or ai-edge-litert and else tflite-runtime, on one CPU thread. Raises UserError
+    where the runtime refuses the model.
+    """
+    chosen = options or default_options(model)
+    return _onnxruntime(model, chosen) if model.format == "onnx" else _tflite(model, chosen)
+
+
+def outputs(model: Model, inputs: Arrays, options: SessionOptions | None = None) -> list[NDArray[Any]]:
+    """Outputs for n samples: one array [n, ...] per model output, in its dtype.
+
+    `inputs` are arrays [n, ...] by input name, as `dataset.bind` gives them. Samples go one at a time, or in the
+    model's fixed batch, whose last one is filled up with copies of the last sample.
+    """
+    call, batch = session(model, options), batch_size(model.signature)
+    n = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, n, batch):
+        rows = np.minimum(np.arange(start, start + batch), n - 1)
+        fed = {k: v[start : start + 1] if batch == 1 else v[rows] for k, v in inputs.items()}
+        parts.append([np.asarray(o)[: n - start] for o in call(fed)])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def batch_size(signature: Signature) -> int:
+    """The fixed batch of a model; 1 where its first axis is open."""
+    return max((i.shape[0] or 1 for i in signature.inputs if i.shape), default=1)
+
+
+def real(values: list[NDArray[Any]], signature: Signature) -> list[NDArray[np.float32]]:
+    """Outputs as real numbers: integers with a scale through it, all others cast to float32."""
+    return [
+        v.astype(np.float32)
+        if o.scale is None
+        else (v.astype(np.float32) - np.float32(o.zero_point or 0)) * np.float32(o.scale)
+        for v, o in zip(values, signature.outputs, strict=True)
+    ]
+
+
+def default_options(model: Model) -> SessionOptions:
+    """The host's default session: one CPU thread. Raises UserError where no TFLite runtime is installed."""
+    if model.format == "onnx":
+        return SessionOptions("onnxruntime", "CPUExecutionProvider")
+    for module, runtime in (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime")):
+        with contextlib.suppress(ImportError):
+            __import__(f"{module}.interpreter")
+            return SessionOptions(runtime, "CPU")
+    raise UserError(model.name, "no TFLite runtime on this machine", "pip install ai-edge-litert")
+
+
+def _onnxruntime(model: Model, options: SessionOptions) -> Call:
+    import onnxruntime as ort
+
+    so = ort.SessionOptions()
+    so.intra_op_num_threads, so.inter_op_num_threads, so.log_severity_level = options.threads, 1, 4
+    for key, value in options.config.items():
+        so.add_session_config_entry(key, str(value))
+    try:
+        run = ort.InferenceSession(model.data, so, providers=[options.provider])
+    except Exception as e:  # onnxruntime raises a dozen of its own kinds
+        raise UserError(
+            model.name, f"ONNX Runtime refuses the model: {one_line(e)}", "export it for standard operators"
+        ) from e
+
+    def call(inputs: Arrays) -> list[NDArray[Any]]:
+        return list(run.run(None, dict(inputs)))
+
+    return call
+
+
+def _tflite(model: Model, options: SessionOptions) -> Call:
+    import importlib
+
+    module = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}[options.runtime]
+    interpreter = importlib.import_module(f"{module}.interpreter").Interpreter(
+        model_content=model.data, num_threads=options.threads
+    )
+    interpreter.allocate_tensors()
+    ins = {d["name"]: d["index"] for d in interpreter.get_input_details()}
+    outs = [d["index"] for d in interpreter.get_output_details()]
+
+    def call(inputs: Arrays) -> list[NDArray[Any]]:
+        for name, index in ins.items():
+            interpreter.set_tensor(index, inputs[name])
+        interpreter.invoke()
+        return [interpreter.get_tensor(i) for i in outs]
+
+    return call
+
+
+def one_line(e: BaseException, limit: int = 240) -> str:
+    """An exception's text in one line of bounded length."""
+    text = " ".join(str(e).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
