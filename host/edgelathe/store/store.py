@@ -1,0 +1,93 @@
+"""The store: device registry, runs, and their candidates with artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from edgelathe.core.errors import HostError, UserError
+from edgelathe.core.result import Candidate
+from edgelathe.store.artifacts import Artifacts, Folder, InTable
+from edgelathe.store.devices import Devices
+from edgelathe.store.runs import Runs, _now
+from edgelathe.store.schema import CANDIDATES, RUNS
+from edgelathe.store.types import StoredCandidate
+
+
+class Store(Devices, Runs):
+    """One store, open. What a method saved is on the disk when it returns; other processes may read meanwhile."""
+
+    def __init__(self, url: str | None = None) -> None:
+        super().__init__(url)
+        beside = self.file and self.file.with_name(self.file.name + "-artifacts")
+        self._artifacts: Artifacts = Folder(beside) if beside else InTable()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def save_candidate(
+        self,
+        run: str,
+        candidate: Candidate,
+        *,
+        claims: Mapping[str, Mapping[str, Any]],
+        recipe_toml: str,
+        artifact: bytes | None = None,
+    ) -> None:
+        """Keep a candidate, or what is newly known of it; it stays at its place in the order.
+
+        `artifact` is the compressed model; None leaves the one that was saved before. Raises UserError for no such run.
+        """
+        values: dict[str, Any] = {
+            "doc": candidate.to_json(), "claims": {k: dict(v) for k, v in claims.items()}, "recipe_toml": recipe_toml,
+        }  # fmt: skip
+        mine = (CANDIDATES.c.run == run) & (CANDIDATES.c.id == candidate.id)
+        with self.write() as connection:
+            if connection.execute(RUNS.update().where(RUNS.c.id == run).values(seen=_now())).rowcount == 0:
+                raise self._no_run(connection, run)
+            if artifact is not None:
+                values["artifact"] = self._artifacts.put(connection, artifact)
+            if connection.execute(CANDIDATES.update().where(mine).values(values)).rowcount == 0:
+                last = sa.select(sa.func.max(CANDIDATES.c.ordinal)).where(CANDIDATES.c.run == run)
+                ordinal = (connection.execute(last).scalar() or 0) + 1
+                connection.execute(CANDIDATES.insert().values(run=run, id=candidate.id, ordinal=ordinal, **values))
+
+    def candidates(self, run: str) -> list[StoredCandidate]:
+        """The candidates of a run, the baseline too, in the order in which they were first saved."""
+        wanted = sa.select(CANDIDATES).where(CANDIDATES.c.run == run).order_by(CANDIDATES.c.ordinal)
+        with self.read() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [StoredCandidate(Candidate.from_json(r["doc"]), r["claims"], r["recipe_toml"]) for r in rows]
+
+    def artifact(self, sha256: str) -> bytes:
+        """The compressed model of that sha256. Raises UserError where there is none, HostError where it is damaged."""
+        with self.read() as connection:
+            data = self._artifacts.get(connection, sha256)
+        if data is None:
+            raise UserError(f"artifact {sha256[:12]}", f"is not in {self.where}", "fit again")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise HostError(f"artifact {sha256[:12]}", f"is damaged in {self.where}", "check the disk, then fit again")
+        return data
+
+    def delete_run(self, run: str) -> None:
+        """Forget a run (an id or unique beginning) and the artifacts that no other run uses. Raises UserError."""
+        with self.write() as connection:
+            row = self._find(connection, run)
+            if row.owner:
+                raise UserError(
+                    f"run {row.run}", f"{row.owner} works on it", "wait until it is done, or stop that process"
+                )
+            connection.execute(CANDIDATES.delete().where(CANDIDATES.c.run == row.run))
+            connection.execute(RUNS.delete().where(RUNS.c.id == row.run))
+        with self.write() as connection:  # only once the run is gone for good; a writer cannot add one in between
+            used = connection.execute(sa.select(CANDIDATES.c.artifact).where(CANDIDATES.c.artifact.is_not(None)))
+            self._artifacts.sweep(connection, set(used.scalars()))
