@@ -1,0 +1,89 @@
+"""The `edgelathe` command: all groups in one application, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgelathe import __version__
+from edgelathe.cli import demo, device, fit, fleet, measure, models, profiles, runs
+from edgelathe.core.errors import EdgelatheError
+
+app = typer.Typer(
+    name="edgelathe",
+    help="Fit a trained model to a budget on the device it will run on.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, models, fit, measure):
+    app.registered_commands += module.app.registered_commands
+for group in (device, fleet, runs, profiles):
+    app.add_typer(group.app)
+app.registered_commands += runs.report_app.registered_commands
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Fit a trained model to a budget on the device it will run on."""
+    if version:
+        typer.echo(f"edgelathe {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; gives the exit code of DESIGN's contract (0, 1, 2, 3, 4, 130)."""
+    verbose = bool({"-v", "--verbose"} & set(arguments))
+    try:
+        return int(app(args=arguments, prog_name="edgelathe", standalone_mode=False) or 0)
+    except EdgelatheError as e:
+        return _fail(str(e), e.code, verbose)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("edgelathe: interrupted; run it again", 130, False)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, as with `| head`
+        return 1
+    except Exception as e:
+        if hasattr(e, "format_message"):  # the command line's own: an unknown option, a missing argument
+            words = str(e.format_message()).strip().replace("\n", " ")
+            if not words:  # no arguments: help was asked for
+                typer.echo(e.ctx.get_help() if getattr(e, "ctx", None) else "", err=True)
+                return 2
+            command = getattr(getattr(e, "ctx", None), "command_path", "edgelathe")
+            return _fail(f"{command}: {words.rstrip('.')}; see `{command} --help`", 2, verbose)
+        return _bug(e, verbose)
+
+
+def _fail(line: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    sys.stderr.write(f"error: {line}\n")
+    return code
+
+
+def _bug(error: Exception, verbose: bool) -> int:
+    """A failure that nobody foresaw: the traceback goes to a file that a report can quote."""
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", prefix="edgelathe-bug-", suffix=".txt", delete=False, encoding="utf-8") as f:
+        f.write(f"edgelathe {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n")
+        traceback.print_exc(file=f)
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return _fail(f"edgelathe: {what}; this is a bug, please report it with {f.name}", 4, verbose)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the `edgelathe` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""`inspect` and `compress`: what can be done with a model on the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgelathe.cli.shell import ModelArgument, ProfileOption, Shell, command
+
+app = typer.Typer()
+
+
+@command(app)
+def inspect(shell: Shell, model: ModelArgument) -> None:
+    """Show what a model is made of.
+
+    Inputs, outputs, parameters, MACs and bytes, each layer with its share, and which steps can change it.
+    """
+    from edgelathe.model import io
+    from edgelathe.model.inspect import inspect as look
+    from edgelathe.recipes.applicable import steps_by_op
+    from edgelathe.report import terminal
+
+    loaded = io.load(Path(model))
+    document = look(loaded, steps_by_op(loaded.format)).to_json()
+    shell.answer(document, lambda: terminal.inspection(document))
+
+
+@command(app)
+def compress(
+    shell: Shell,
+    model: ModelArgument,
+    recipe: Annotated[str, typer.Option(metavar="R", help="step(option=value)+step, or a recipe.toml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The file to write.")],
+    data: Annotated[str | None, typer.Option(metavar="D", help="Calibration data.")] = None,
+    profile: ProfileOption = None,
+    device: Annotated[str | None, typer.Option(metavar="DEV", help="Ask this device what it can do.")] = None,
+) -> None:
+    """Compress a model by a recipe, on this machine.
+
+    The same model, recipe, data and profile give the same bytes. Options that the recipe leaves open follow from the
+    profile (or from the device's own features, with --device).
+    """
+    from edgelathe.core import profile as profiles
+    from edgelathe.model import io
+    from edgelathe.recipes import read, run
+    from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
+    from edgelathe.report import terminal
+
+    wanted, where = read.read(recipe), read.where(recipe)
+    loaded = io.load(Path(model))
+    probe = shell.probe(device or "local") if device or not profile else None
+    chosen = profiles.choose(profile, probe)
+    resolved = ready(
+        wanted, loaded, profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe), where
+    )
+    calib = calibration(data, resolved, loaded, where)
+    with shell.err.status("compressing") as status:
+        built = run.run(resolved, loaded, calib, where, lambda step: status.update(f"compressing: {step}"))
+    io.save(built.model, out)
+    document = Compressed(loaded, built, resolved, out).to_json()
+    shell.answer(document, lambda: terminal.compressed(document))

@@ -1,0 +1,127 @@
+"""What all commands share: the common options, and where answers, progress and messages go."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from edgelathe.core.device import Probe, Target
+    from edgelathe.store import Store
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The common options of one command. Answers go to stdout, everything else to stderr."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    store_url: str | None = None
+    ssh_config: Path | None = None
+
+    @functools.cached_property
+    def err(self) -> Console:
+        """Where progress and messages go."""
+        from rich.console import Console
+
+        return Console(stderr=True, quiet=self.quiet, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One message for the user, on stderr."""
+        self.err.print(text, markup=False, soft_wrap=True)
+
+    def answer(self, document: Mapping[str, Any], view: Callable[[], RenderableType]) -> None:
+        """The result of the command: the JSON document with `--json`, else its view."""
+        if self.as_json:
+            from edgelathe.report.write import dumps
+
+            sys.stdout.write(dumps(document))
+            sys.stdout.flush()
+        else:
+            from rich.console import Console
+
+            Console(highlight=False).print(view())
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        """The run store that `--store` or `EDGELATHE_STORE` names."""
+        from edgelathe.store import open_store
+
+        with open_store(self.store_url) as store:
+            yield store
+
+    def target(self, device: str, store: Store) -> Target:
+        """The device that the user named: `local`, a registered name, an ssh URL or a host of the ssh config."""
+        from edgelathe.device.open import resolve
+
+        return resolve(device, {t.name: t for t in store.devices()}, ssh_config=self.ssh_config)
+
+    def probe(self, device: str) -> Probe:
+        """What the named device answers about itself."""
+        from edgelathe.device.open import open_device
+
+        with self.store() as store:
+            target = self.target(device, store)
+        with open_device(target, ssh_config=self.ssh_config) as opened:
+            return opened.probe
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or TFLite file.", show_default=False)]
+ProfileOption = Annotated[str | None, typer.Option(metavar="P", help="A profile's name, or a .toml file of your own.")]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEV", help="local, a registered name, a host of the ssh config, or ssh://user@host:port.")
+]
+
+_COMMON = {
+    "as_json": Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="More remarks; tracebacks of errors.")],
+    "store_url": Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", envvar="EDGELATHE_STORE", show_envvar=True, help="Where runs are kept."),
+    ],
+    "ssh_config": Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="EDGELATHE_SSH_CONFIG", show_envvar=True, help="Instead of ~/.ssh/config."),
+    ],
+}
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Register a function `f(shell, ...) -> exit code` as a command that also takes the common options."""
+
+    def add(f: Callable[..., int | None]) -> Callable[..., int | None]:
+        signature = inspect.signature(f, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False if key in ("as_json", "quiet", "verbose") else None, annotation=kind)
+            for key, kind in _COMMON.items()
+        ]
+
+        @functools.wraps(f)
+        def call(**values: Any) -> int | None:
+            shell = Shell(**{key: values.pop(key) for key in _COMMON})
+            if shell.store_url:
+                os.environ["EDGELATHE_STORE"] = shell.store_url
+            return f(shell, **values)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        del call.__wrapped__  # type: ignore[attr-defined]  # or typer would read the hints of f
+        app.command(name)(call)
+        return f
+
+    return add

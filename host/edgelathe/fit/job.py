@@ -1,0 +1,109 @@
+"""What the user asked of one `fit`, complete and plain, so that it can be kept and resumed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edgelathe.core.errors import UserError, nearest
+
+_PATHS = ("model", "data", "calib", "out")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The options of a `fit`; paths are absolute.
+
+    `max_time` is in seconds; `threads` overrides the profile's; `device` is `local`, a registered name or an ssh URL.
+    """
+
+    model: str
+    data: str
+    budget: tuple[str, ...]
+    out: str
+    calib: str | None = None
+    profile: str | None = None
+    device: str = "local"
+    recipes: tuple[str, ...] = ()
+    threads: int | None = None
+    max_trials: int | None = None
+    max_time: float | None = None
+    require_provider: str | None = None
+    lenient: bool = False
+    allow_emulated: bool = False
+    force: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budget:
+            raise UserError("fit", "no budget", "give limits, as in --budget 'size<=0.5x' --budget 'accuracy.drop<=1%'")
+        for name in ("threads", "max_trials", "max_time"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"fit: {name}", f"{value} is not positive", "give 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Job:
+        """The inverse of `to_json`."""
+        return cls(**{**doc, "budget": tuple(doc["budget"]), "recipes": tuple(doc["recipes"])})
+
+
+def make(options: Mapping[str, Any], base: Path) -> Job:
+    """A job from options as given; relative paths are seen from `base`, left-out ones (None) get their default.
+
+    Raises UserError naming what is missing.
+    """
+    given = {k: v for k, v in options.items() if v is not None}
+    for name in _PATHS:
+        if name in given:
+            given[name] = str((base / Path(given[name]).expanduser()).resolve())
+    for name in ("profile", "recipes"):
+        if name in given:
+            given[name] = _files(given[name], base)
+    for name, example in (("model", "model.onnx"), ("data", "--data eval.npz"), ("out", "-o out")):
+        if name not in given:
+            raise UserError(f"fit: {name}", "is missing", f"give it, as in {example}")
+    return Job(**{**given, "budget": tuple(given.get("budget", ())), "recipes": tuple(given.get("recipes", ()))})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The options in a FIT.toml, under the names of `Job`. Raises UserError naming the key at fault."""
+    try:
+        doc = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UserError(path, f"cannot be read: {e}", "give a TOML file with model, data, budget and out") from None
+    kinds = {f.name: _KINDS[str(f.type)] for f in fields(Job)}
+    for key, value in doc.items():
+        if key not in kinds:
+            raise UserError(path, f"unknown key '{key}'", nearest(key, kinds))
+        kind, words = kinds[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"{path}: {key}", f"{value!r} is not {words}", f"give {words}")
+        if kind is list and not all(isinstance(v, str) for v in value):
+            raise UserError(f"{path}: {key}", "holds more than texts", f"give {words}")
+    return doc
+
+
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "str": (str, "a text"),
+    "str | None": (str, "a text"),
+    "tuple[str, ...]": (list, "a list of texts"),
+    "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
+    "float | None": ((int, float), "a number"),
+    "bool": (bool, "true or false"),
+}
+
+
+def _files(value: Any, base: Path) -> Any:
+    """Names stay, `.toml` files become absolute."""
+    if isinstance(value, str):
+        return str((base / Path(value).expanduser()).resolve()) if value.endswith(".toml") else value
+    return tuple(_files(v, base) for v in value)

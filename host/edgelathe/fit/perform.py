@@ -1,0 +1,222 @@
+"""One `fit` for real: files, device, store and result folder around the loop."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core import profile as profiles
+from edgelathe.core.device import Probe, Target
+from edgelathe.core.errors import DeviceError, Interrupted, UserError
+from edgelathe.core.profile import Profile
+from edgelathe.device.open import Device, open_device
+from edgelathe.fit import loop
+from edgelathe.fit.decide import Rules
+from edgelathe.fit.job import Job
+from edgelathe.fit.measured import Entry
+from edgelathe.fit.plan import Plan, plans
+from edgelathe.fit.rig import Rig
+from edgelathe.fit.setup import Setup, setup
+from edgelathe.recipes import read
+from edgelathe.recipes.ready import choose_session
+from edgelathe.recipes.run import Built
+from edgelathe.recipes.run import run as run_recipe
+from edgelathe.report.document import fit_document
+from edgelathe.report.html import html
+from edgelathe.report.junit import junit
+from edgelathe.report.write import check_folder, write_results
+
+if TYPE_CHECKING:
+    from edgelathe.store.store import Store
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where remarks and progress go.
+
+    `say` takes a remark; `phase` (what, recipe, number, of how many); `tick` (what, 0..1) within a phase.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    phase: Callable[[str, str, int, int], None] = lambda what, text, at, of: None
+    tick: Callable[[str, float], None] = lambda what, part: None
+
+
+class Shelf:
+    """The loop's `Keep` over the store."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._run = store, run
+
+    def entries(self) -> dict[str, Entry]:
+        """Finished candidates and the baseline, by id."""
+        return stored_entries(self._store, self._run)
+
+    def save(self, entry: Entry, artifact: bytes | None) -> None:
+        """Durable when it returns."""
+        self._store.save_candidate(
+            self._run, entry.candidate, claims=entry.evidence(), recipe_toml=entry.recipe_toml, artifact=artifact
+        )
+
+    def outputs(self) -> NDArray[np.generic] | None:
+        """The baseline's outputs, where they were saved."""
+        result = self._store.run(self._run).result or {}
+        sha = result.get("outputs")
+        return None if sha is None else np.load(io.BytesIO(self._store.artifact(sha)), allow_pickle=False)
+
+    def save_outputs(self, entry: Entry, outputs: NDArray[np.generic]) -> None:
+        """The baseline with its outputs."""
+        buffer = io.BytesIO()
+        np.save(buffer, outputs, allow_pickle=False)
+        self.save(entry, buffer.getvalue())
+        sha = hashlib.sha256(buffer.getvalue()).hexdigest()
+        row = self._store.run(self._run)
+        self._store.set_run_state(self._run, "running", result={**(row.result or {}), "outputs": sha})
+
+
+def stored_entries(store: Store, run: str) -> dict[str, Entry]:
+    """What the store has of a run, by candidate id."""
+    rows = store.candidates(run)
+    return {s.candidate.id: Entry.restore(s.candidate, s.claims, s.recipe_toml) for s in rows}
+
+
+def fit(job: Job, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None) -> dict[str, Any]:
+    """Do the job from its start; the document `edgelathe.fit/1`. Results are in the folder `job.out` when it returns.
+
+    Raises UserError before anything is touched, DeviceError and Interrupted with the words to resume.
+    """
+    check_folder(job.out, job.force)
+    checked = setup(job)
+    if job.profile:
+        profiles.load(job.profile)
+    return _perform(checked, target, store, None, listen, ssh_config)
+
+
+def resume(run: str, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None) -> dict[str, Any]:
+    """Go on with a stopped run; what is finished is not measured again. A run that is done is written out again."""
+    row = store.run(run)
+    job = Job.from_json(row.job["job"])
+    check_folder(job.out, job.force)
+    if row.state == "done" and row.result is not None:
+        document = dict(row.result)
+        _write(job, store, document)
+        return document
+    checked = setup(job)
+    if checked.model.sha256 != row.model_sha256:
+        raise UserError(job.model, f"is not the model that run {row.run} began with", "start a new fit")
+    return _perform(checked, target, store, row.run, listen, ssh_config)
+
+
+def _perform(
+    checked: Setup, target: Target, store: Store, run: str | None, listen: Listener, ssh_config: Path | None
+) -> dict[str, Any]:
+    job, start = checked.job, time.monotonic()
+    for warning in checked.warnings:
+        listen.say(f"note: {warning}")
+    with open_device(target, ssh_config=ssh_config) as device:
+        profile = profiles.load(job.profile) if job.profile else profiles.propose(device.probe)
+        session = choose_session(profile, checked.model.format, device.probe, job.threads)
+        todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, listen.say)
+        if not todo:
+            raise UserError(
+                f"profile '{profile.name}'", f"has no recipe for {checked.model.format} models", "give one with --recipe"
+            )
+        if run is None:
+            run = store.create_run(
+                {"job": job.to_json(), "model": job.model, "model_sha256": checked.model.sha256, "device": target.name}
+            )
+        with store.lock(run), _resumable(store, run, target, len(todo)):
+            facts = {"profile": profile.name, "probe": device.probe.to_json(), "bytes": checked.model.bytes, "format": checked.model.format}
+            before = store.run(run).result or {}
+            store.set_run_state(run, "running", result={**before, **facts})
+            document = _loop(checked, device, profile, todo, store, run, listen, start)
+            _write(job, store, document)
+            store.set_run_state(run, "done", result=document, met=bool(document["met"]))
+    return document
+
+
+def _loop(
+    checked: Setup, device: Device, profile: Profile, todo: list[Plan], store: Store, run: str, listen: Listener, start: float
+) -> dict[str, Any]:
+    job, model = checked.job, checked.model
+    session = choose_session(profile, model.format, device.probe, job.threads)
+    rules = Rules(checked.limits, job.lenient, device.probe.emulated, job.allow_emulated)
+    timing = loop.Timing(time.monotonic)
+
+    def build(plan: Plan) -> Built:
+        return run_recipe(plan.recipe, model, checked.calib, read.where(plan.text))
+
+    with Rig(
+        device, model, checked.data, checked.metric, checked.limits, session,
+        require_provider=job.require_provider, seed=job.seed, tick=listen.tick,
+    ) as rig:  # fmt: skip
+        outcome = loop.run(
+            model, session, todo, rules, rig, build, Shelf(store, run), timing, max_time=job.max_time, tell=listen.phase
+        )
+    timing.seconds["push_s"] = rig.push_seconds
+    total = time.monotonic() - start
+    decision = outcome.decision
+    return fit_document(
+        run, decision.met, decision.reason, model_facts(job, model.sha256, model.format, model.bytes), profile.name,
+        device.probe.to_json(), decision.lines, outcome.baseline.candidate, decision.chosen,
+        [e.candidate for e in outcome.entries], {**timing.seconds, "total_s": total},
+    )  # fmt: skip
+
+
+def model_facts(job: Job, sha256: str, format: str, size: int) -> dict[str, Any]:
+    """The `model` of the document."""
+    return {"path": job.model, "sha256": sha256, "format": format, "bytes": size}
+
+
+@contextmanager
+def _resumable(store: Store, run: str, target: Target, total: int) -> Iterator[None]:
+    """Mark the run as interrupted, or failed, when the block does not end well, and say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, DeviceError, Interrupted) as e:
+        store.set_run_state(run, "interrupted")
+        done = sum(entry.candidate.id != "baseline" for entry in stored_entries(store, run).values())
+        kept = f"{done} of {total} candidates are done and kept"
+        if isinstance(e, DeviceError):
+            raise DeviceError(target.name, f"{e.what}; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
+        raise Interrupted(f"run {run}", f"stopped; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
+    except BaseException:
+        store.set_run_state(run, "failed")
+        raise
+
+
+def _write(job: Job, store: Store, document: Mapping[str, Any]) -> None:
+    """The five files of the result; nothing where no candidate could be measured."""
+    chosen = next((c for c in document["candidates"] if c["id"] == document["chosen"]), None)
+    if chosen is None:
+        return
+    entry = stored_entries(store, document["run"])[chosen["id"]]
+    data = store.artifact(chosen["sha256"])
+    write_results(
+        job.out, data, document["model"]["format"], entry.recipe_toml, document,
+        html(document, entry.recipe_toml), junit(document), force=job.force,
+    )  # fmt: skip
+
+
+def running_document(store: Store, run: str) -> dict[str, Any]:
+    """The document of a run in whatever state it is: what is there so far, `met` and `chosen` null until it is done."""
+    row = store.run(run)
+    if row.state == "done" and row.result is not None:
+        return dict(row.result)
+    job, facts = Job.from_json(row.job["job"]), row.result or {}
+    entries = stored_entries(store, row.run)
+    baseline = entries.pop("baseline", None)
+    model = model_facts(job, row.model_sha256 or "", facts.get("format", ""), facts.get("bytes", 0))
+    return fit_document(
+        row.run, None, f"the run is {row.state}", model, facts.get("profile", ""), facts.get("probe", {}), (),
+        baseline.candidate if baseline else None, None, [e.candidate for e in entries.values()], {},
+    )  # fmt: skip

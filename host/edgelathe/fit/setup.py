@@ -1,0 +1,70 @@
+"""Everything that a `fit` needs, checked before a device is asked for anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgelathe.core import budget, dataset
+from edgelathe.core.budget import Limit
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
+from edgelathe.core.recipe import Recipe
+from edgelathe.fit.job import Job
+from edgelathe.model import io
+from edgelathe.model.types import Model
+from edgelathe.recipes import read
+from edgelathe.stats import metrics
+from edgelathe.stats.metrics import Metric
+
+#: Limits that no part of this version measures.
+_UNMEASURED = {
+    "latency.paced": "use latency.p95",
+    "latency.sustained": "use latency.p95",
+    "energy": "leave it out, or measure with an external meter",
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A job with its files read, bound to the model and checked."""
+
+    job: Job
+    model: Model
+    data: Dataset
+    calib: Dataset
+    metric: Metric
+    limits: tuple[Limit, ...]
+    recipes: tuple[tuple[str, Recipe], ...]
+    holdout: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def setup(job: Job) -> Setup:
+    """Read and check all that the job names. Raises UserError naming the file or option at fault."""
+    limits = tuple(budget.parse(text) for text in job.budget)
+    budget.check_all(limits)
+    for limit in limits:
+        if limit.metric in _UNMEASURED:
+            raise UserError(f"budget '{limit.expr}'", f"{limit.metric} is not measured yet", _UNMEASURED[limit.metric])
+    recipes = tuple((text, read.read(text)) for text in job.recipes)
+    model = io.load(Path(job.model))
+    raw = dataset.load(job.data)
+    where = Path(job.model).name
+    warnings: list[str] = []
+    if job.calib is None:
+        calib_at, eval_at, rule = dataset.holdout(raw)
+        calib, data = dataset.take(raw, calib_at), dataset.take(raw, eval_at)
+        warnings.append(
+            f"no --calib: {len(calib)} of {len(raw)} samples of {raw.name} are set aside for calibration and not evaluated on"
+        )
+    else:
+        calib, data, rule = dataset.load(job.calib), raw, {}
+        warnings += dataset.compare(calib, data)
+    data = dataset.bind(data, model.signature, where)
+    calib = dataset.bind(calib, model.signature, where)
+    metric = metrics.load_metric(data.metric)
+    classes = metrics.classes(metric, model.signature)
+    dataset.check_labels(data, classes)
+    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings))

@@ -1,0 +1,98 @@
+"""A recipe made ready for one model: choices made, layers known, calibration data at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgelathe.core import dataset
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.device import Probe, SessionOptions
+from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Hardware, Profile, runtimes_for
+from edgelathe.core.recipe import Recipe
+from edgelathe.model.graph import layers
+from edgelathe.model.types import Format, Model
+from edgelathe.recipes.resolve import check_layers, needs_data, resolve
+from edgelathe.recipes.run import Built
+
+_SESSION = ("runtime", "provider", "threads")
+
+
+def choose_session(profile: Profile, format: Format, probe: Probe | None, threads: int | None = None) -> SessionOptions:
+    """The profile's first way to run this format that the device has. Raises UserError when it has none."""
+    choices = runtimes_for(profile, format, probe)
+    if not choices:
+        where = f"profile '{profile.name}'" if probe is None else probe.name
+        raise UserError(
+            where, f"no runtime of profile '{profile.name}' for {format} models is there", "run `edgelathe device install`"
+        )
+    first = choices[0]
+    return SessionOptions(first.runtime, first.provider, threads or first.threads, dict(first.config))
+
+
+def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
+    """The recipe resolved for `model` and `hardware`. A session that the recipe already names stays. Raises UserError."""
+    resolved = resolve(recipe, model.format, hardware, where)
+    check_layers(resolved, (layer.name for layer in layers(model)), where)
+    return resolved if recipe.session else replace(resolved, session=to_table(session))
+
+
+def to_table(session: SessionOptions) -> dict[str, str | int]:
+    """Session options as the `[session]` table of a recipe."""
+    return {"runtime": session.runtime, "provider": session.provider, "threads": session.threads, **session.config}
+
+
+def from_table(table: Mapping[str, Any], config: Mapping[str, str]) -> SessionOptions:
+    """The inverse of `to_table`, with the entries `config` that the steps asked for."""
+    entries = {k: str(v) for k, v in table.items() if k not in _SESSION}
+    return SessionOptions(str(table["runtime"]), str(table["provider"]), int(table["threads"]), {**entries, **config})
+
+
+def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> Dataset | None:
+    """The calibration data that the recipe is run with, bound to the model.
+
+    Args:
+        path: as given by the user, None where none was.
+        recipe: a resolved one; where it has a `holdout`, the same part of the data is taken as when it was made.
+        model: whose inputs the data must fit.
+        where: the recipe's text or file, for messages.
+
+    Raises:
+        UserError: data that a step needs are not given, or do not fit.
+    """
+    if path is None:
+        step = needs_data(recipe, model.format, where)
+        if step:
+            raise UserError(f"{where}: {step}", "needs calibration data", "give them with --data")
+        return None
+    data = dataset.load(path)
+    if recipe.holdout:
+        data = dataset.apply_holdout(data, recipe.holdout)
+    return dataset.bind(data, model.signature, f"{model.name}.{model.format}")
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A finished `compress`, ready to be shown."""
+
+    before: Model
+    built: Built
+    recipe: Recipe
+    path: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """The document `edgelathe.compress/1`."""
+        options = from_table(self.recipe.session, self.built.config)
+        return {
+            "schema": "edgelathe.compress/1",
+            "model": str(self.path),
+            "recipe": str(self.recipe),
+            "bytes_before": self.before.bytes,
+            "bytes_after": self.built.model.bytes,
+            "sha256": self.built.model.sha256,
+            "options": {"runtime": options.runtime, **options.to_json()},
+            "steps": [step.to_json() for step in self.built.steps],
+        }

@@ -1,0 +1,80 @@
+"""Run a resolved recipe on a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgelathe.compress.types import Context, Note
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
+from edgelathe.core.recipe import Recipe
+from edgelathe.model import io, metadata
+from edgelathe.model.types import Model
+from edgelathe.recipes import options
+from edgelathe.recipes.resolve import spec
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """What one step did: seconds and a note per layer."""
+
+    use: str
+    seconds: float
+    notes: tuple[Note, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of `steps` in `edgelathe.compress/1`."""
+        layers = [{"layer": n.layer, "done": n.done, "what": n.what} for n in self.notes]
+        return {"use": self.use, "seconds": round(self.seconds, 3), "layers": layers}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compressed model, what each step did, and the session entries that the model wants."""
+
+    model: Model
+    steps: tuple[StepRun, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(
+    recipe: Recipe, model: Model, data: Dataset | None, where: str, on_step: Callable[[str], None] = lambda _: None
+) -> Built:
+    """Apply every step in turn; pure but for the time it takes.
+
+    Args:
+        recipe: a resolved one; its `session` goes into the model's metadata.
+        model: the uncompressed model.
+        data: calibration samples bound to the model, None where there are none.
+        where: the recipe's text or file, for messages.
+        on_step: told the name of each step as it starts.
+
+    Raises:
+        UserError: a step needs data and there are none, or cannot take this model.
+    """
+    done, config = [], {}
+    current = model
+    for step in recipe.steps:
+        row = spec(step, model.format, where)
+        if data is None and "data" in row.needs:
+            raise UserError(f"{where}: {step.use}", "needs calibration data", "give them with --data")
+        on_step(step.use)
+        start = time.perf_counter()
+        applied = row.apply(
+            current, options.build(row.options, step.options, where), Context(data=data, overrides=step.layers)
+        )
+        current = applied.model
+        config |= applied.config
+        done.append(StepRun(step.use, time.perf_counter() - start, applied.notes))
+    if recipe.session and current.sha256 != model.sha256:
+        current = metadata.write(current, "edgelathe.session", session_text(recipe, config))
+    io.validate(current)
+    return Built(current, tuple(done), config)
+
+
+def session_text(recipe: Recipe, config: Mapping[str, str]) -> str:
+    """The session options that the model is meant for: `runtime=...;provider=...;threads=...;KEY=VALUE`."""
+    return ";".join(f"{k}={v}" for k, v in {**recipe.session, **config}.items())

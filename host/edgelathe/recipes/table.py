@@ -1,0 +1,20 @@
+"""The table of all steps, by name and model format. A new step is one module in `compress` and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgelathe.compress import fold, fp16, int8, int8_dynamic, prune, sparse, tflite
+from edgelathe.compress.types import StepSpec
+from edgelathe.model.types import Format
+
+STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
+    "fold": {"onnx": fold.SPEC},
+    "int8": {"onnx": int8.SPEC, "tflite": tflite.INT8},
+    "int8-dynamic": {"onnx": int8_dynamic.SPEC, "tflite": tflite.INT8_DYNAMIC},
+    "int16x8": {"tflite": tflite.INT16X8},
+    "int4": {"tflite": tflite.INT4},
+    "fp16": {"onnx": fp16.SPEC, "tflite": tflite.FP16},
+    "prune": {"onnx": prune.SPEC},
+    "sparse": {"onnx": sparse.SPEC},
+}
