@@ -7,10 +7,13 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MENDS = {
     errno.ENOSPC: "make room on that disk",

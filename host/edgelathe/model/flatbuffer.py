@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
-class Broken(ValueError):
+class FormatError(ValueError):
     """The bytes are no FlatBuffer of the expected form; the text says where."""
 
 
@@ -26,19 +29,19 @@ class Table:
 
     @classmethod
     def read(cls, data: bytes, at: int) -> Table:
-        """The table at a place. Raises Broken."""
+        """The table at a place. Raises FormatError."""
         vtable = at - _unpack(data, "<i", at)
         size, inline = _unpack(data, "<H", vtable), _unpack(data, "<H", vtable + 2)
         if size < 4 or size % 2 or vtable + size > len(data) or at + inline > len(data):
-            raise Broken(f"a table at byte {at} reaches beyond its end")
+            raise FormatError(f"a table at byte {at} reaches beyond its end")
         offsets = struct.unpack_from(f"<{size // 2 - 2}H", data, vtable + 4)
         if any(o >= inline for o in offsets if o):
-            raise Broken(f"a field of the table at byte {at} lies outside of it")
+            raise FormatError(f"a field of the table at byte {at} lies outside of it")
         return cls(data, at, {i: at + o for i, o in enumerate(offsets) if o})
 
     @classmethod
     def root(cls, data: bytes) -> Table:
-        """The first table of a file. Raises Broken."""
+        """The first table of a file. Raises FormatError."""
         return cls.read(data, _unpack(data, "<I", 0))
 
     def number(self, field: int, code: str, default: int = 0) -> int:
@@ -86,12 +89,12 @@ class Table:
         at = self._target(field)
         count = int(_unpack(self.data, "<I", at))
         if at + 4 + count * itemsize > len(self.data):
-            raise Broken(f"{count} items at byte {at} reach beyond the end of the file ({len(self.data)} bytes)")
+            raise FormatError(f"{count} items at byte {at} reach beyond the end of the file ({len(self.data)} bytes)")
         return at + 4, count
 
 
 def _unpack(data: bytes, code: str, at: int) -> int:
     if at < 0 or at + struct.calcsize(code) > len(data):
-        raise Broken(f"an offset points to byte {at} of {len(data)}")
+        raise FormatError(f"an offset points to byte {at} of {len(data)}")
     value: int = struct.unpack_from(code, data, at)[0]
     return value

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
-from edgelathe.core.signature import Signature
-from edgelathe.model.types import Model
+
+if TYPE_CHECKING:
+    from edgelathe.core.signature import Signature
+    from edgelathe.model.types import Model
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Arrays], list[NDArray[Any]]]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgelathe.core.signature import Signature, TensorInfo
-from edgelathe.model.flatbuffer import Broken, Table
+from edgelathe.model.flatbuffer import FormatError, Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # TensorType of the schema: numpy's name, bits per element (0: of no fixed size).
 TYPES: dict[int, tuple[str, int]] = {
@@ -81,17 +84,17 @@ class Parsed:
 
 
 def parse(data: bytes) -> Parsed:
-    """A TFLite file, every offset and index checked. Raises Broken (a ValueError) saying what is wrong with it."""
+    """A TFLite file, every offset and index checked. Raises FormatError (a ValueError) saying what is wrong with it."""
     if data[4:8] != b"TFL3":
-        raise Broken("no TFL3 mark at byte 4")
+        raise FormatError("no TFL3 mark at byte 4")
     root = Table.root(data)
     if root.number(0, "I") != 3:
-        raise Broken(f"schema version {root.number(0, 'I')} instead of 3")
+        raise FormatError(f"schema version {root.number(0, 'I')} instead of 3")
     buffers = tuple(_buffer(data, b) for b in root.tables(4))
     codes = [_code(c) for c in root.tables(1)]
     subgraphs = tuple(_subgraph(g, codes, buffers) for g in root.tables(2))
     if not subgraphs:
-        raise Broken("it holds no subgraph")
+        raise FormatError("it holds no subgraph")
     _check_rest(root, len(buffers), subgraphs)
     return Parsed(subgraphs, buffers, root.text(3))
 
@@ -117,7 +120,7 @@ def _buffer(data: bytes, table: Table) -> NDArray[np.uint8]:
     offset, size = table.number(1, "Q"), table.number(2, "Q")
     if offset > 1:
         if offset + size > len(data):
-            raise Broken(f"a buffer of {size} bytes at byte {offset} reaches beyond the end ({len(data)} bytes)")
+            raise FormatError(f"a buffer of {size} bytes at byte {offset} reaches beyond the end ({len(data)} bytes)")
         return np.frombuffer(data, np.uint8, size, offset)
     values = table.array(0, "u1")
     return np.empty(0, np.uint8) if values is None else values.view(np.uint8)
@@ -128,7 +131,7 @@ def _code(table: Table) -> tuple[str, bool]:
     if number == 32:  # CUSTOM
         return table.text(1) or "CUSTOM", True
     if number not in op_names():
-        raise Broken(f"operation number {number} is unknown")
+        raise FormatError(f"operation number {number} is unknown")
     return op_names()[number], False
 
 
@@ -137,7 +140,7 @@ def _subgraph(table: Table, codes: list[tuple[str, bool]], buffers: tuple[NDArra
     operators = tuple(_operator(o, codes, len(tensors)) for o in table.tables(3))
     inputs, outputs = (_indices(table, f, len(tensors), -1) for f in (1, 2))
     if not outputs:
-        raise Broken("a subgraph has no output")
+        raise FormatError("a subgraph has no output")
     return Subgraph(table.text(4), tensors, operators, inputs, outputs)
 
 
@@ -145,16 +148,16 @@ def _tensor(table: Table, buffers: tuple[NDArray[np.uint8], ...]) -> Tensor:
     name, shape = table.text(3), table.numbers(0, "<i4")
     kind, buffer = table.number(1, "b"), table.number(2, "I")
     if kind not in TYPES:
-        raise Broken(f"tensor '{name}' has unknown type {kind}")
+        raise FormatError(f"tensor '{name}' has unknown type {kind}")
     if buffer >= len(buffers):
-        raise Broken(f"tensor '{name}' wants buffer {buffer} of {len(buffers)}")
+        raise FormatError(f"tensor '{name}' wants buffer {buffer} of {len(buffers)}")
     dtype, bits = TYPES[kind]
     dims: list[int | None] = [None if d < 0 else d for d in table.numbers(7, "<i4") or shape]
     nbytes = buffers[buffer].nbytes
     sparsity = table.table(6)
     want = (math.prod(d or 0 for d in dims) * bits + 7) // 8
     if nbytes and bits and sparsity is None and nbytes != want:
-        raise Broken(f"tensor '{name}' wants {want} bytes, its buffer has {nbytes}")
+        raise FormatError(f"tensor '{name}' wants {want} bytes, its buffer has {nbytes}")
     q = table.table(4)
     scales = () if q is None else tuple(float(v) for v in _floats(q.array(2, "<f4")))
     zeros = () if q is None else tuple(q.numbers(3, "<i8"))
@@ -169,7 +172,7 @@ def _floats(values: NDArray[np.generic] | None) -> list[float]:
 def _operator(table: Table, codes: list[tuple[str, bool]], tensors: int) -> Operator:
     index = table.number(0, "I")
     if index >= len(codes):
-        raise Broken(f"an operation wants operator code {index} of {len(codes)}")
+        raise FormatError(f"an operation wants operator code {index} of {len(codes)}")
     for options in (4, 12):  # unions: their vtables are checked, their fields are the interpreter's business
         table.table(options)
     table.array(5, "u1")
@@ -181,7 +184,7 @@ def _operator(table: Table, codes: list[tuple[str, bool]], tensors: int) -> Oper
 def _indices(table: Table, number: int, count: int, low: int) -> tuple[int, ...]:
     values = tuple(table.numbers(number, "<i4"))
     if any(not low <= v < count for v in values):
-        raise Broken(f"tensor index {next(v for v in values if not low <= v < count)} of {count}")
+        raise FormatError(f"tensor index {next(v for v in values if not low <= v < count)} of {count}")
     return values
 
 
@@ -190,14 +193,14 @@ def _check_rest(root: Table, buffers: int, subgraphs: tuple[Subgraph, ...]) -> N
     for entry in root.tables(6):
         entry.text(0)
         if entry.number(1, "I") >= buffers:
-            raise Broken(f"metadata '{entry.text(0)}' wants buffer {entry.number(1, 'I')} of {buffers}")
+            raise FormatError(f"metadata '{entry.text(0)}' wants buffer {entry.number(1, 'I')} of {buffers}")
     for entry in root.tables(7):
         graph = entry.number(4, "I")
         if graph >= len(subgraphs):
-            raise Broken(f"signature '{entry.text(2)}' wants subgraph {graph} of {len(subgraphs)}")
+            raise FormatError(f"signature '{entry.text(2)}' wants subgraph {graph} of {len(subgraphs)}")
         for tensor in entry.tables(0) + entry.tables(1):
             if tensor.number(1, "I") >= len(subgraphs[graph].tensors):
-                raise Broken(f"signature '{entry.text(2)}' wants tensor {tensor.number(1, 'I')}")
+                raise FormatError(f"signature '{entry.text(2)}' wants tensor {tensor.number(1, 'I')}")
 
 
 def _info(tensor: Tensor) -> TensorInfo:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edgelathe.core.signature import Signature
+if TYPE_CHECKING:
+    from edgelathe.core.signature import Signature
 
 Format = Literal["onnx", "tflite"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model import tflite
 from edgelathe.model.run import one_line, session
 from edgelathe.model.types import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OLDEST_OPSET = 11
 

@@ -1,0 +1,152 @@
+"""A dataset's arrays as one model's inputs take them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelathe.core.dataset_types import METRICS, Dataset
+from edgelathe.core.errors import UserError
+from edgelathe.core.preprocess import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgelathe.core.dataset_types import Array
+    from edgelathe.core.signature import Signature, TensorInfo
+
+
+def bind(dataset: Dataset, signature: Signature, where: object = "the model") -> Dataset:
+    """Arrays by model input name, in the inputs' dtypes, shapes and labels checked. `where` names the model in messages.
+
+    Stored numbers are cast to a float input unchanged; for an integer input with a scale the same float values go
+    through `round(v / scale) + zero_point`, clipped. Raises UserError.
+    """
+    inputs = {
+        info.name: _cast(_find(dataset, signature, info), info, dataset.name, str(where)) for info in signature.inputs
+    }
+    lengths = {k: len(v) for k, v in inputs.items()}
+    if len(set(lengths.values())) > 1:
+        text = ", ".join(f"'{k}' has {n}" for k, n in lengths.items())
+        raise UserError(dataset.name, f"unequal numbers of samples: {text}", "give every input as many")
+    bound = replace(dataset, inputs=inputs)
+    if signature.outputs:
+        check_labels(bound, _classes(signature.outputs[0]))
+    return bound
+
+
+def check_labels(dataset: Dataset, classes: int | None) -> None:
+    """Whether class labels lie in 0..classes-1 (None: unknown). Raises UserError naming the first sample that does not."""
+    labels = dataset.labels
+    if labels is None or labels.ndim != 1 or METRICS.get(dataset.metric) not in ("class", "classes") or not len(labels):
+        return
+    limit = 2 if classes == 1 else classes  # one output tells two classes apart
+    bad = labels < 0 if limit is None else (labels < 0) | (labels >= limit)
+    if bad.any():
+        at = int(bad.argmax())
+        known = "" if limit is None else f", the model has classes 0 to {limit - 1}"
+        raise UserError(
+            dataset.name, f"label of sample {at} is {labels[at]}{known}", "give the labels of this model, from 0"
+        )
+
+
+def take(dataset: Dataset, indices: Sequence[int] | Array) -> Dataset:
+    """The samples at these indices, in this order, with their labels."""
+    rows = np.asarray(indices, np.int64)
+    n = len(dataset)
+    inputs = {k: v[rows] for k, v in dataset.inputs.items() if len(v) == n}
+    return replace(dataset, inputs=inputs, labels=None if dataset.labels is None else dataset.labels[rows])
+
+
+def _find(dataset: Dataset, signature: Signature, info: TensorInfo) -> Array:
+    have = dataset.inputs
+    names = [info.name, *(["", "x"] if len(signature.inputs) == 1 else [])]
+    for name in names:
+        if name in have:
+            return have[name]
+    listed = ", ".join(n or "one without a name" for n in have)
+    mend = f'name it x, or describe the data in a .toml with inputs = {{ "{info.name}" = "..." }}'
+    if len(signature.inputs) > 1:
+        mend = "name the arrays like the inputs, or map them under `inputs` in a .toml"
+    raise UserError(dataset.name, f"no array for the model's input '{info.name}' (arrays: {listed})", mend)
+
+
+def _cast(stored: Array, info: TensorInfo, name: str, where: str) -> Array:
+    _check_shape(stored, info, name, where)
+    if info.dtype in ("str", "undefined"):
+        raise UserError(
+            name, f"input '{info.name}' of {where} takes {info.dtype}", "only inputs of numbers are supported"
+        )
+    target = _dtype(info.dtype)
+    if stored.dtype == target and info.scale is None:
+        return stored
+    out = np.empty(stored.shape, target)
+    step = max(1, BLOCK // max(1, stored[0].size))
+    for start in range(0, len(stored), step):
+        out[start : start + step] = _block(stored[start : start + step], info, target, name, start)
+    return out
+
+
+def _block(values: Array, info: TensorInfo, target: np.dtype[Any], name: str, start: int) -> Array:
+    if target.kind not in "iu":
+        cast = values.astype(target)
+        if target.itemsize < values.dtype.itemsize and values.dtype.kind == "f":
+            bad = ~np.isfinite(cast).reshape(len(cast), -1).all(1)
+            if bad.any():
+                what = f"sample {start + int(bad.argmax())} has a value that {info.dtype} cannot hold"
+                raise UserError(name, what, "scale the data under [preprocess]")
+        return cast
+    limits = np.iinfo(target)
+    if info.scale is not None:
+        real = np.round(values.astype(np.float32) / np.float32(info.scale)) + (info.zero_point or 0)
+        return np.clip(real, limits.min, limits.max).astype(target)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
+        what = f"the data are fractions, the model's input '{info.name}' takes {info.dtype}"
+        raise UserError(name, what, "give whole numbers, and no mean or std under [preprocess]")
+    if values.min() < limits.min or values.max() > limits.max:
+        what = f"values {values.min():g} to {values.max():g} do not fit {info.dtype} of the model's input '{info.name}'"
+        raise UserError(name, what, "give the values that the model takes")
+    return values.astype(target)
+
+
+def _check_shape(stored: Array, info: TensorInfo, name: str, where: str) -> None:
+    want = info.shape[1:]
+    got = stored.shape[1:]
+    if info.shape and len(got) == len(want) and all(w in (None, g) for w, g in zip(want, got, strict=True)):
+        return
+    axes = "x".join("?" if w is None else str(w) for w in want) or "one number"
+    what = f"samples are {_text(got)}, the model's input '{info.name}' is {axes}"
+    raise UserError(name, what, _shape_mend(got, want))
+
+
+def _shape_mend(got: tuple[int, ...], want: tuple[int | None, ...]) -> str:
+    def fits(shape: Sequence[int]) -> bool:
+        return len(shape) == len(want) and all(w in (None, g) for w, g in zip(want, shape, strict=True))
+
+    if len(got) == 3:
+        for layout, axes in (("NHWC->NCHW", (2, 0, 1)), ("NCHW->NHWC", (1, 2, 0))):
+            if fits([got[a] for a in axes]):
+                return f'set layout = "{layout}" under [preprocess] of a .toml'
+    if [g for g in got if g != 1] == [w for w in want if w != 1]:
+        return f"store it as {'x'.join(map(str, want))} (reshape), an axis of 1 is missing or too many"
+    if len(got) == len(want) == 3:
+        return "give the array that fits, or resize under [preprocess] of a .toml"
+    return "give the array that fits"
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _classes(output: TensorInfo) -> int | None:
+    return output.shape[-1] if len(output.shape) == 2 else None
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
