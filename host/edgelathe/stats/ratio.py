@@ -1,0 +1,122 @@
+"""Two models measured in turns: is one faster?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core.claim import Claim
+from edgelathe.stats.latency import QUANTILES, statistic
+
+Speed = Literal["faster", "slower", "same", "undecided"]
+Blocks = Sequence[NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Time of b over time of a: two-sided 95% interval [low, high], one-sided 95% bounds, and what they show.
+
+    With too few pairs `low` and `lower` are 0, `high` and `upper` infinite, and the verdict is `undecided`.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    lower: float
+    upper: float
+    verdict: Speed
+    pairs: int = 0
+
+    @property
+    def claim(self) -> Claim:
+        """The ratio with its one-sided bounds."""
+        return Claim(self.ratio, self.lower, self.upper, n=self.pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """`ratio`, `low`, `high` (null: none yet) and `verdict`, as in `comparisons` of `edgelathe.bench/1`."""
+        high = None if math.isinf(self.high) else self.high
+        return {"ratio": self.ratio, "low": self.low, "high": high, "verdict": self.verdict}
+
+
+def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02) -> Comparison:
+    """The ratio of a statistic of b to that of a, from blocks that were measured in turns: a[i] beside b[i].
+
+    Per pair of blocks the logarithm of the ratio; over the pairs the Hodges-Lehmann estimate with the exact interval
+    of Wilcoxon's signed ranks (Hollander and Wolfe, Nonparametric Statistical Methods, 3.2 and 3.3; Conover 5.7). What
+    both blocks of a pair share, such as a drift of the clock, cancels; a disturbed pair moves the estimate little.
+    Assumes pairs independent of one another and a symmetric distribution of the log ratio, which the random order
+    within each pair gives where the models are alike. Neighbouring pairs are joined until each side has samples for
+    the statistic. `same`: the interval lies within 1 +- margin; then `faster`, `slower`: it excludes 1.
+    """
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if len(x) and len(y)]
+    if not pairs:
+        raise ValueError("no pair of blocks to compare")
+    measure = statistic(name)
+    logs = np.array([math.log(_positive(measure(y)) / _positive(measure(x))) for x, y in joined(pairs, name)])
+    averages = walsh_averages(logs)
+    middle = float(np.median(averages))
+    low, high = (math.exp(v) for v in signed_rank_bounds(averages, len(logs), 0.025))
+    lower, upper = (math.exp(v) for v in signed_rank_bounds(averages, len(logs), 0.05))
+    return Comparison(math.exp(middle), low, high, lower, upper, _verdict(low, high, margin), len(logs))
+
+
+def joined(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]], name: str) -> list[tuple[Any, Any]]:
+    """Neighbouring pairs of blocks joined until each side has 2/(1-q) samples (one for the mean and the median)."""
+    q = QUANTILES.get(name, 0.5)
+    need = 1 if q <= 0.5 else math.ceil(2 / (1 - q) - 1e-9)
+    groups: list[tuple[list[Any], list[Any]]] = []
+    for x, y in pairs:
+        if not groups or min(sum(map(len, side)) for side in groups[-1]) >= need:
+            groups.append(([], []))
+        groups[-1][0].append(x)
+        groups[-1][1].append(y)
+    if len(groups) > 1 and min(sum(map(len, side)) for side in groups[-1]) < need:
+        rest = groups.pop()
+        groups[-1][0].extend(rest[0])
+        groups[-1][1].extend(rest[1])
+    return [(np.concatenate(x), np.concatenate(y)) for x, y in groups]
+
+
+def walsh_averages(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The means of all pairs of values, each value with itself too, ascending."""
+    i, j = np.triu_indices(len(values))
+    return np.sort((values[i] + values[j]) / 2)
+
+
+def signed_rank_bounds(averages: NDArray[np.float64], n: int, alpha: float) -> tuple[float, float]:
+    """Bounds on the centre of n values by their Walsh averages, each with confidence 1 - alpha; infinite if too few."""
+    skip = signed_rank_quantile(n, alpha)
+    if skip is None:
+        return -math.inf, math.inf
+    return float(averages[skip]), float(averages[len(averages) - 1 - skip])
+
+
+@lru_cache(maxsize=512)
+def signed_rank_quantile(n: int, alpha: float) -> int | None:
+    """The largest t with P(W <= t) <= alpha for Wilcoxon's signed rank sum W of n values, exactly; None: too few."""
+    below = np.ones(1)
+    for rank in range(1, n + 1):
+        added = np.zeros(len(below) + rank)
+        added[: len(below)] += below / 2
+        added[rank:] += below / 2
+        below = added
+    count = int(np.searchsorted(np.cumsum(below), alpha * (1 + 1e-12), side="right"))
+    return count - 1 if count else None
+
+
+def _verdict(low: float, high: float, margin: float) -> Speed:
+    if 1 - margin <= low and high <= 1 + margin:
+        return "same"
+    return "faster" if high < 1 else "slower" if low > 1 else "undecided"
+
+
+def _positive(time: float) -> float:
+    if not time > 0:
+        raise ValueError(f"a latency of {time} has no ratio")
+    return time

@@ -1,0 +1,65 @@
+"""A user's own metric: a function on the host, named `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgelathe.stats.paired import Weighted
+
+Array = NDArray[np.generic]
+
+
+def find(where: str, module_name: str, function_name: str) -> Callable[[Array, Array], object]:
+    """The function, imported with the current folder on the path. Raises UserError starting with `where`."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except AttributeError:
+        raise UserError(where, f"module {module_name} has no {function_name}", "write module:function") from None
+    except Exception as e:  # a user's module may fail in any way while it is imported
+        raise UserError(
+            where, f"cannot be imported: {type(e).__name__}: {e}", "check the module's name and folder"
+        ) from e
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise UserError(where, f"{function_name} is no function", "write module:function")
+    return function  # type: ignore[no-any-return]  # getattr of a module is Any
+
+
+def resampling(where: str, function: Callable[[Array, Array], object]) -> Callable[[Array, Array], Weighted]:
+    """`prepare` for a function of samples: every resample is a call. Raises UserError where it returns no number."""
+
+    def call(outputs: Array, labels: Array) -> float:
+        try:
+            value = function(outputs, labels)
+            return float(value)  # type: ignore[arg-type]  # whatever it returned: that it is a number is checked here
+        except UserError:
+            raise
+        except Exception as e:
+            raise UserError(
+                where, f"failed: {type(e).__name__}: {e}", "it takes (outputs, labels) and returns a number"
+            ) from e
+
+    def prepare(outputs: Array, labels: Array) -> Weighted:
+        def weighted(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            rows = (np.repeat(np.arange(len(outputs)), row.astype(np.int64)) for row in weights)
+            return np.array([call(outputs[i], labels[i]) for i in rows])
+
+        if not np.isfinite(call(outputs, labels)):
+            raise UserError(where, "returned NaN or infinity", "return a finite number")
+        return weighted
+
+    return prepare
