@@ -1,0 +1,235 @@
+"""Tables for the documents of all commands but `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from edgelathe.report import units
+from edgelathe.report.junit import describe
+from edgelathe.report.view import accuracy_metric
+
+Doc = Mapping[str, Any]
+SIGNS = {"ok": "✓", "warning": "!", "broken": "✗", "skipped": "-"}
+STYLES = {"ok": "green", "warning": "yellow", "broken": "red", "skipped": "dim"}
+
+
+def table(*headings: str) -> Table:
+    """An empty table without lines; a heading that begins with `>` is of a column of numbers."""
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in headings:
+        number = heading.startswith(">")
+        made.add_column(Text(heading.removeprefix(">")), no_wrap=number, overflow="fold")
+    return made
+
+
+def grid(rows: Iterable[Sequence[Text]]) -> Table:
+    """A table without headings."""
+    made = Table.grid(padding=(0, 3, 0, 0))
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def budget_line(line: Doc, document: Doc) -> str:
+    """One line of a fit's budget in words."""
+    return f"{line['expr']}: {line['verdict']}: {describe(line, accuracy_metric(document))}"
+
+
+def benchmark(document: Doc) -> RenderableType:
+    """`edgelathe.bench/1`: latencies with 95 % intervals, and who is faster."""
+    results = document["results"]
+    unit, factor = units.time_unit([r["latency_ms"]["p50"] for r in results])
+    made = table("", f">p50 {unit}", f">p95 {unit}", f">p99 {unit}", ">n", "session")
+    for r in results:
+        figures = r["latency_ms"]
+        cells = [_percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
+        made.add_row(Text(units.base(r["model"])), *cells, f"{figures['n']:,}", Text(_session(r)))
+    lines = [Text(_comparison(c)) for c in document.get("comparisons", [])]
+    return Group(_indent(made), *lines, *_warnings(results))
+
+
+def evaluation(document: Doc) -> RenderableType:
+    """`edgelathe.eval/1`: accuracy with its 95 % interval, and parity with the host."""
+    lines = []
+    for r in document["results"]:
+        a = r["accuracy"]
+        scale, sign = (100, " %") if a["metric"] in units.SHARES else (1, "")
+        ends = [None if a[k] is None else a[k] * scale for k in ("low", "high")]
+        places = 1 if sign else 4
+        text = f"{units.base(r['model'])}   {units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
+        text += f"{units.bracket(ends[0], ends[1], places)}{sign} of {a['n']:,}"
+        parity = r.get("parity") or {}
+        if parity.get("same") is not None:
+            text += f" · parity with the host: {parity['same']:,} of {parity.get('n', a['n']):,} same answers"
+        if parity.get("max_difference") is not None:
+            text += f", largest difference {parity['max_difference']:.3g}"
+        lines += [Text(text), Text(f"  {_session(r)}", "dim")]
+    return Group(*lines, *_warnings(document["results"]))
+
+
+def compressed(document: Doc) -> RenderableType:
+    """`edgelathe.compress/1`: what each step did, and the size before and after."""
+    made = table("step", ">seconds", ">layers", "left as they were")
+    for step in document["steps"]:
+        layers = step.get("layers") or []
+        left = [f"{n['layer']} ({n['what']})" if n.get("what") else n["layer"] for n in layers if not n["done"]]
+        shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        made.add_row(
+            Text(step["use"]),
+            f"{step['seconds']:.2f}",
+            f"{sum(n['done'] for n in layers)} of {len(layers)}",
+            Text(shown),
+        )
+    before, after = document["bytes_before"], document["bytes_after"]
+    total = f"{document['model']}   {units.size(before)} -> {units.size(after)} ({units.times(after / before)})"
+    return Group(_indent(made), Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
+
+
+def inspection(document: Doc) -> RenderableType:
+    """`edgelathe.inspect/1`: signature, totals and the layers with their shares."""
+    head = [
+        f"{document['format']}".upper(),
+        units.size(document["bytes"]),
+        f"{units.count(document['parameters'])} parameters",
+    ]
+    head.append(f"{units.count(document['macs'])} MACs")
+    ends = [Text(f"{kind:8}{_tensor(t)}") for kind in ("input", "output") for t in document[f"{kind}s"]]
+    made = table("layer", "op", ">parameters", ">MACs", ">bytes", ">of bytes", "steps")
+    whole = sum(layer["bytes"] or 0 for layer in document["layers"]) or 1
+    for layer in document["layers"]:
+        share = units.share((layer["bytes"] or 0) / whole)
+        figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), share)
+        made.add_row(Text(layer["name"]), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", []))))
+    return Group(Text(" · ".join(head), "bold"), *ends, Text(), _indent(made))
+
+
+def runs(document: Doc) -> RenderableType:
+    """`edgelathe.runs/1`, newest first."""
+    if not document["runs"]:
+        return Text("no runs yet · next: edgelathe fit --help")
+    made = table("run", "state", "budget", "model", "device", "started")
+    for r in document["runs"]:
+        met = {True: "✓ met", False: "✗ not met", None: units.DASH}[r["met"]]
+        texts = (r["run"], r["state"], met, units.base(r["model"]), r["device"], r["started"])
+        made.add_row(*map(Text, texts))
+    return made
+
+
+def probe(document: Doc) -> RenderableType:
+    """`edgelathe.probe/1`: what a device is."""
+    cores = document["cores"]
+    head = [
+        document.get("model"),
+        document["machine"],
+        f"{cores} x {document['cpu']}",
+        units.size(document["memory_bytes"]),
+    ]
+    head += [f"Python {document['python']}", f"profile {document['profile'] or 'unknown'}"]
+    lines = [Text(" · ".join(str(h) for h in head if h), "bold")]
+    for r in document["runtimes"]:
+        lines.append(
+            Text(f"{r['name']} {r['version']}" + (f" · {', '.join(r['providers'])}" if r["providers"] else ""))
+        )
+    if not document["runtimes"]:
+        lines.append(Text(f"✗ no runtime; mend: edgelathe device install {document['name']}", "red"))
+    if document["emulated"]:
+        lines.append(Text("! emulated: times measured here prove nothing", "yellow"))
+    for s in document.get("sensors") or []:
+        lines.append(Text(" ".join(str(v) for v in s.values()), "dim"))
+    return Group(*lines)
+
+
+def doctor(document: Doc) -> RenderableType:
+    """`edgelathe.doctor/1`: each check with a sign, and the mend of what is not well."""
+    lines = []
+    for c in document["checks"]:
+        status = c["status"]
+        text = Text(SIGNS.get(status, "?"), STYLES.get(status, "")).append(f" {c['name']}", "")
+        text.append(f": {c['what']}" if c.get("what") else "")
+        lines.append(text.append(f". Mend: {c['mend']}" if c.get("mend") and status != "ok" else ""))
+    return Group(*lines)
+
+
+def devices(document: Doc) -> RenderableType:
+    """`edgelathe.devices/1`."""
+    if not document["devices"]:
+        return Text("no devices yet · next: edgelathe device add NAME TARGET")
+    made = table("device", "target", "profile", "root")
+    for d in document["devices"]:
+        made.add_row(*(Text(d.get(k) or units.DASH) for k in ("name", "url", "profile", "root")))
+    return made
+
+
+def profiles(document: Doc) -> RenderableType:
+    """`edgelathe.profiles/1`."""
+    made = table("profile", "for", "machine", "runtimes")
+    for p in document["profiles"]:
+        runtimes = ", ".join(dict.fromkeys(r["runtime"] for r in p["runtimes"]))
+        made.add_row(Text(p["name"]), Text(p["title"]), Text(p.get("machine") or "any"), Text(runtimes))
+    return made
+
+
+def fleet_check(document: Doc) -> RenderableType:
+    """`edgelathe.fleet-check/1`: how many are ready, and what is wrong with the others."""
+    found = document["devices"]
+    states: dict[str, int] = {}
+    for d in found:
+        states[d["state"]] = states.get(d["state"], 0) + 1
+    total = " · ".join(
+        [f"{len(found)} devices", *(f"{n} {s}" for s, n in sorted(states.items(), key=lambda x: x[0] != "ready"))]
+    )
+    made = table("", "device", "group", "state", "agent", "runtimes", ">free", "why")
+    for d in found:
+        runtimes = ", ".join(f"{r['name']} {r['version']}" for r in d.get("runtimes") or [])
+        sign = Text("✓", "green") if d["state"] == "ready" else Text("✗", "red")
+        texts = (d["name"], d["group"], d["state"], d.get("agent") or units.DASH, runtimes or units.DASH)
+        made.add_row(sign, *map(Text, texts), units.size(d.get("free_bytes")), Text(d.get("why") or ""))
+    return Group(made, Text(total, "bold"))
+
+
+def _tensor(t: Doc) -> str:
+    shape = "x".join("?" if d is None else str(d) for d in t["shape"])
+    return f"{t['name']}  {shape or 'scalar'}  {t['dtype']}"
+
+
+def _percentile(figures: Doc, stat: str, factor: float) -> str:
+    low, high = (None if e is None else e * factor for e in figures.get(f"{stat}_ci", (None, None)))
+    value = figures[stat] * factor
+    ends = [abs(e - value) for e in (low, high) if e is not None]
+    if not ends:
+        return units.digits(value, 3)
+    places = min(max(units.decimals(max(ends)), 0), 4)
+    return f"{value:,.{places}f} {units.bracket(low, high, places)}"
+
+
+def _session(result: Doc) -> str:
+    options = result["options"]
+    threads = options["threads"]
+    parts = [result["runtime"], options["provider"], f"{threads} thread{'s' * (threads != 1)}"]
+    return " · ".join(filter(None, [*parts, *(f"{k}={v}" for k, v in options["config"].items())]))
+
+
+def _comparison(c: Doc) -> str:
+    a, b = units.base(c["a"]), units.base(c["b"])
+    words = {
+        "faster": f"{b} is faster than {a}",
+        "slower": f"{b} is slower than {a}",
+        "same": f"{b} and {a} are equally fast",
+    }
+    text = words.get(c["verdict"], f"{b} against {a}: undecided")
+    places = max(3, min(5, units.decimals(abs(c["high"] - c["low"])))) if None not in (c["low"], c["high"]) else 3
+    return f"{text}: {c['ratio']:.{places}f}x {units.bracket(c['low'], c['high'], places)}"
+
+
+def _warnings(results: Iterable[Doc]) -> list[Text]:
+    return [Text(f"! {w}", "yellow") for w in dict.fromkeys(w for r in results for w in r.get("warnings") or [])]
+
+
+def _indent(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 2))

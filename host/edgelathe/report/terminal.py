@@ -1,0 +1,129 @@
+"""Documents as people read them on a terminal. Pure functions: a document in, a rich renderable out."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from edgelathe.report import tables, view
+from edgelathe.report.tables import (
+    benchmark,
+    compressed,
+    devices,
+    doctor,
+    evaluation,
+    fleet_check,
+    inspection,
+    probe,
+    profiles,
+    runs,
+)
+
+__all__ = [
+    "benchmark", "candidates", "compressed", "console", "devices", "doctor", "evaluation", "files", "fit",
+    "fleet_check", "inspection", "probe", "profiles", "render", "runs",
+]  # fmt: skip
+
+PLAIN = str.maketrans({"✓": "+", "✗": "x", "±": "+-", "·": "-", "×": "x", "…": "...", "–": "-", "µ": "u"})
+
+
+class _Plain(io.TextIOBase):
+    """A stream for terminals without Unicode: signs become ASCII ones instead of breaking the output."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base class has it as a plain attribute
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def write(self, text: str) -> int:
+        plain = text.translate(PLAIN).encode(self.encoding, "replace").decode(self.encoding)
+        return self._stream.write(plain)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console for answers (default: stdout). Off a terminal lines are not cut; without Unicode signs are ASCII."""
+    out = stream or sys.stdout
+    wide = "utf" in (getattr(out, "encoding", None) or "utf-8").lower()
+    target: Any = out if wide else _Plain(out)
+    return Console(file=target, highlight=False, markup=False, width=None if out.isatty() else 10_000)
+
+
+def fit(document: Mapping[str, Any], judged: view.Judged | None = None) -> RenderableType:
+    """All of `edgelathe.fit/1`: what was asked, the candidates, the decision and how to deploy."""
+    about = tables.grid([Text(a, "bold"), Text(b)] for a, b in view.facts(document))
+    parts: list[RenderableType] = [about, Text(), candidates(document, judged), Text()]
+    parts.append(Text(view.decision(document), "bold"))
+    if document["met"] is False:
+        parts += [
+            Text(f"  {view.MARKS[line['verdict']]} {tables.budget_line(line, document)}") for line in document["budget"]
+        ]
+    best = view.chosen(document)
+    if best:
+        parts.append(Text(f"holds for {view.session(best, document['device'])}"))
+    parts += [Text(f"! {w}", "yellow") for w in view.warnings(document)]
+    return Group(*parts)
+
+
+def candidates(document: Mapping[str, Any], judged: view.Judged | None = None) -> RenderableType:
+    """The table of candidates: figures with their uncertainty, verdicts as signs, an arrow at the chosen one."""
+    table = tables.table("candidate", *(f">{c.heading}" for c in view.columns(document)), "")
+    notes = []
+    for row in view.rows(document, judged):
+        style = "bold" if row.chosen else "dim" if row.note else ""
+        cells = [_cell(cell) for cell in row.cells]
+        table.add_row(
+            Text(row.name), *cells, Text("<- chosen" if row.chosen else row.status if row.note else ""), style=style
+        )
+        if row.note and row.note != row.status:
+            notes.append(Text(f"{row.name} {row.note}", "dim"))
+    return Padding(Group(table, *notes), (0, 0, 0, 2))
+
+
+def files(folder: Path | str, written: list[Path]) -> RenderableType:
+    """Where the results are."""
+    names = {p.name for p in written}
+    line = f"wrote {folder}: {', '.join(p.name for p in written)}"
+    return Text(f"{line}\nopen {Path(folder) / 'report.html'}" if "report.html" in names else line)
+
+
+def render(document: Mapping[str, Any]) -> RenderableType:
+    """Any document of edgelathe, by its `schema`."""
+    return VIEWS[str(document["schema"])](document)
+
+
+VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
+    "edgelathe.fit/1": fit,
+    "edgelathe.bench/1": benchmark,
+    "edgelathe.eval/1": evaluation,
+    "edgelathe.compress/1": compressed,
+    "edgelathe.inspect/1": inspection,
+    "edgelathe.runs/1": runs,
+    "edgelathe.probe/1": probe,
+    "edgelathe.devices/1": devices,
+    "edgelathe.doctor/1": doctor,
+    "edgelathe.profiles/1": profiles,
+    "edgelathe.fleet-check/1": fleet_check,
+}
+
+
+def _cell(cell: view.Cell) -> Text:
+    style = {"met": "green", "missed": "red", "undecided": "yellow"}.get(cell.verdict, "")
+    return Text(cell.text).append(f" {view.MARKS[cell.verdict]}", style) if cell.verdict else Text(cell.text)
