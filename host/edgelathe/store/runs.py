@@ -20,11 +20,11 @@ from edgelathe.store.types import FINAL, RunRow, RunState
 class Runs(Database):
     """The runs, without their candidates."""
 
-    def create_run(self, job: Mapping[str, Any]) -> str:
+    def create_run(self, job: Mapping[str, Any], *, model_sha256: str | None = None) -> str:
         """Begin a run in the state `planned`; its id, 8 hexadecimal digits.
 
-        `job` is a JSON document with everything needed to resume. Its `model`, `model_sha256` and `device` (texts) are
-        what lists of runs show.
+        `job` is a JSON document with everything needed to resume. Its `model` and `device` (texts) are what lists of
+        runs show; `model_sha256` tells a resumed run whether the file is still the same.
         """
         now = _now()
         with self.write() as connection:
@@ -33,7 +33,7 @@ class Runs(Database):
             connection.execute(
                 RUNS.insert().values(
                     id=run, state="planned", started=now, seen=now, job=dict(job), model=str(job.get("model", "")),
-                    model_sha256=job.get("model_sha256"), device=str(job.get("device", "local")),
+                    model_sha256=model_sha256, device=str(job.get("device", "local")),
                 )
             )  # fmt: skip
         return run
@@ -90,6 +90,11 @@ class Runs(Database):
         finally:
             with suppress(EdgelatheError), self.write() as connection:  # an owner that is gone does not count anyway
                 connection.execute(RUNS.update().where(RUNS.c.id == run).values(owner=None))
+
+    def _touch(self, connection: sa.Connection, run: str) -> None:
+        """Note that somebody works on a run. Raises UserError for no such run."""
+        if connection.execute(RUNS.update().where(RUNS.c.id == run).values(seen=_now())).rowcount == 0:
+            raise self._no_run(connection, run)
 
     def _find(self, connection: sa.Connection, run: str) -> RunRow:
         near = RUNS.c.id == run

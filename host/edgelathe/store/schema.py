@@ -72,6 +72,14 @@ CANDIDATES = Table(
     Column("artifact", String(64), index=True),
 )
 
+FILES = Table(  # what else a run needs to be resumed, such as the outputs of its baseline
+    "files",
+    METADATA,
+    Column("run", String(16), ForeignKey(RUNS.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("artifact", String(64), nullable=False, index=True),
+)
+
 ARTIFACTS = Table(  # only where no folder beside the database can hold them
     "artifacts",
     METADATA,

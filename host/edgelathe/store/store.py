@@ -13,8 +13,8 @@ from edgelathe.core.errors import HostError, UserError
 from edgelathe.core.result import Candidate
 from edgelathe.store.artifacts import Artifacts, Folder, InTable
 from edgelathe.store.devices import Devices
-from edgelathe.store.runs import Runs, _now
-from edgelathe.store.schema import CANDIDATES, RUNS
+from edgelathe.store.runs import Runs
+from edgelathe.store.schema import CANDIDATES, FILES, RUNS
 from edgelathe.store.types import StoredCandidate
 
 
@@ -52,8 +52,7 @@ class Store(Devices, Runs):
         }  # fmt: skip
         mine = (CANDIDATES.c.run == run) & (CANDIDATES.c.id == candidate.id)
         with self.write() as connection:
-            if connection.execute(RUNS.update().where(RUNS.c.id == run).values(seen=_now())).rowcount == 0:
-                raise self._no_run(connection, run)
+            self._touch(connection, run)
             if artifact is not None:
                 values["artifact"] = self._artifacts.put(connection, artifact)
             if connection.execute(CANDIDATES.update().where(mine).values(values)).rowcount == 0:
@@ -78,6 +77,22 @@ class Store(Devices, Runs):
             raise HostError(f"artifact {sha256[:12]}", f"is damaged in {self.where}", "check the disk, then fit again")
         return data
 
+    def save_file(self, run: str, name: str, data: bytes) -> None:
+        """Keep something under a name that is unique in its run, in place of what was there. Raises UserError."""
+        mine = (FILES.c.run == run) & (FILES.c.name == name)
+        with self.write() as connection:
+            self._touch(connection, run)
+            kept = self._artifacts.put(connection, data)
+            if connection.execute(FILES.update().where(mine).values(artifact=kept)).rowcount == 0:
+                connection.execute(FILES.insert().values(run=run, name=name, artifact=kept))
+
+    def file(self, run: str, name: str) -> bytes | None:
+        """What `save_file` kept; None where there is nothing under that name. Raises HostError where it is damaged."""
+        wanted = sa.select(FILES.c.artifact).where((FILES.c.run == run) & (FILES.c.name == name))
+        with self.read() as connection:
+            kept = connection.execute(wanted).scalar()
+        return None if kept is None else self.artifact(kept)
+
     def delete_run(self, run: str) -> None:
         """Forget a run (an id or unique beginning) and the artifacts that no other run uses. Raises UserError."""
         with self.write() as connection:
@@ -86,8 +101,9 @@ class Store(Devices, Runs):
                 raise UserError(
                     f"run {row.run}", f"{row.owner} works on it", "wait until it is done, or stop that process"
                 )
-            connection.execute(CANDIDATES.delete().where(CANDIDATES.c.run == row.run))
+            for table in (CANDIDATES, FILES):
+                connection.execute(table.delete().where(table.c.run == row.run))
             connection.execute(RUNS.delete().where(RUNS.c.id == row.run))
         with self.write() as connection:  # only once the run is gone for good; a writer cannot add one in between
-            used = connection.execute(sa.select(CANDIDATES.c.artifact).where(CANDIDATES.c.artifact.is_not(None)))
-            self._artifacts.sweep(connection, set(used.scalars()))
+            used = sa.union(sa.select(CANDIDATES.c.artifact), sa.select(FILES.c.artifact))
+            self._artifacts.sweep(connection, {name for name in connection.execute(used).scalars() if name})
