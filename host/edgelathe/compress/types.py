@@ -80,6 +80,7 @@ class StepSpec:
         needs: `data` where calibration samples are required.
         after: steps that are run before this one unless the recipe already has them.
         resolve: fills open choices (None) from the hardware.
+        ops: operators whose layers the step can change, by the format's names; shown by `inspect`.
         final: the result takes no further step that changes weights (integer models).
     """
 
@@ -89,4 +90,5 @@ class StepSpec:
     needs: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
     resolve: Callable[[Any, Hardware], Any] = keep
+    ops: frozenset[str] = frozenset()
     final: bool = False

@@ -27,7 +27,7 @@ class Job:
     calib: str | None = None
     profile: str | None = None
     device: str = "local"
-    recipes: tuple[str, ...] = ()
+    recipe: tuple[str, ...] = ()
     threads: int | None = None
     max_trials: int | None = None
     max_time: float | None = None
@@ -52,34 +52,37 @@ class Job:
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Job:
         """The inverse of `to_json`."""
-        return cls(**{**doc, "budget": tuple(doc["budget"]), "recipes": tuple(doc["recipes"])})
+        return cls(**{**doc, "budget": tuple(doc["budget"]), "recipe": tuple(doc["recipe"])})
 
 
-def make(options: Mapping[str, Any], base: Path) -> Job:
-    """A job from options as given; relative paths are seen from `base`, left-out ones (None) get their default.
-
-    Raises UserError naming what is missing.
-    """
+def absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The options that are given (not None), their relative paths seen from `base`."""
     given = {k: v for k, v in options.items() if v is not None}
     for name in _PATHS:
         if name in given:
             given[name] = str((base / Path(given[name]).expanduser()).resolve())
-    for name in ("profile", "recipes"):
+    for name in ("profile", "recipe"):
         if name in given:
             given[name] = _files(given[name], base)
+    return given
+
+
+def make(given: Mapping[str, Any]) -> Job:
+    """A job from its options. Raises UserError naming what is missing."""
     for name, example in (("model", "model.onnx"), ("data", "--data eval.npz"), ("out", "-o out")):
         if name not in given:
             raise UserError(f"fit: {name}", "is missing", f"give it, as in {example}")
-    return Job(**{**given, "budget": tuple(given.get("budget", ())), "recipes": tuple(given.get("recipes", ()))})
+    return Job(**{**given, **{k: tuple(given.get(k, ())) for k in ("budget", "recipe")}})
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The options in a FIT.toml, under the names of `Job`. Raises UserError naming the key at fault."""
+    """The options in a FIT.toml, named as on the command line. Raises UserError naming the key at fault."""
     try:
         doc = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UserError(path, f"cannot be read: {e}", "give a TOML file with model, data, budget and out") from None
     kinds = {f.name: _KINDS[str(f.type)] for f in fields(Job)}
+    doc = {key.replace("-", "_"): value for key, value in doc.items()}
     for key, value in doc.items():
         if key not in kinds:
             raise UserError(path, f"unknown key '{key}'", nearest(key, kinds))
@@ -88,7 +91,7 @@ def read(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: {key}", f"{value!r} is not {words}", f"give {words}")
         if kind is list and not all(isinstance(v, str) for v in value):
             raise UserError(f"{path}: {key}", "holds more than texts", f"give {words}")
-    return doc
+    return absolute(doc, path.resolve().parent)
 
 
 _KINDS: Mapping[str, tuple[Any, str]] = {

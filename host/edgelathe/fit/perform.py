@@ -51,6 +51,14 @@ class Listener:
     tick: Callable[[str, float], None] = lambda what, part: None
 
 
+class Stopped(Interrupted):
+    """A fit that the user stopped; `run` is its id in the store."""
+
+    def __init__(self, run: str, what: str, mend: str) -> None:
+        super().__init__(f"run {run}", what, mend)
+        self.run = run
+
+
 class Shelf:
     """The loop's `Keep` over the store."""
 
@@ -92,7 +100,7 @@ def stored_entries(store: Store, run: str) -> dict[str, Entry]:
 def fit(job: Job, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None) -> dict[str, Any]:
     """Do the job from its start; the document `edgelathe.fit/1`. Results are in the folder `job.out` when it returns.
 
-    Raises UserError before anything is touched, DeviceError and Interrupted with the words to resume.
+    Raises UserError before anything is touched, DeviceError and Stopped with the words to resume.
     """
     check_folder(job.out, job.force)
     checked = setup(job)
@@ -107,9 +115,8 @@ def resume(run: str, target: Target, store: Store, listen: Listener, *, ssh_conf
     job = Job.from_json(row.job["job"])
     check_folder(job.out, job.force)
     if row.state == "done" and row.result is not None:
-        document = dict(row.result)
-        _write(job, store, document)
-        return document
+        _write(store, row.result, job.out, job.force)
+        return dict(row.result)
     checked = setup(job)
     if checked.model.sha256 != row.model_sha256:
         raise UserError(job.model, f"is not the model that run {row.run} began with", "start a new fit")
@@ -139,7 +146,7 @@ def _perform(
             before = store.run(run).result or {}
             store.set_run_state(run, "running", result={**before, **facts})
             document = _loop(checked, device, profile, todo, store, run, listen, start)
-            _write(job, store, document)
+            _write(store, document, job.out, job.force)
             store.set_run_state(run, "done", result=document, met=bool(document["met"]))
     return document
 
@@ -182,28 +189,35 @@ def _resumable(store: Store, run: str, target: Target, total: int) -> Iterator[N
     """Mark the run as interrupted, or failed, when the block does not end well, and say how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, DeviceError, Interrupted) as e:
+    except (KeyboardInterrupt, DeviceError) as e:
         store.set_run_state(run, "interrupted")
         done = sum(entry.candidate.id != "baseline" for entry in stored_entries(store, run).values())
         kept = f"{done} of {total} candidates are done and kept"
         if isinstance(e, DeviceError):
             raise DeviceError(target.name, f"{e.what}; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
-        raise Interrupted(f"run {run}", f"stopped; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
+        raise Stopped(run, f"stopped; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
     except BaseException:
         store.set_run_state(run, "failed")
         raise
 
 
-def _write(job: Job, store: Store, document: Mapping[str, Any]) -> None:
+def export(store: Store, run: str, folder: Path, force: bool) -> list[Path]:
+    """Write the result files of a finished run to another folder; their paths. Raises UserError while it is not done."""
+    row = store.run(run)
+    if row.state != "done" or row.result is None:
+        raise UserError(f"run {run}", f"is {row.state}", f"finish it with `edgelathe fit --resume {run}`")
+    return _write(store, row.result, folder, force)
+
+
+def _write(store: Store, document: Mapping[str, Any], folder: Path | str, force: bool) -> list[Path]:
     """The five files of the result; nothing where no candidate could be measured."""
     chosen = next((c for c in document["candidates"] if c["id"] == document["chosen"]), None)
     if chosen is None:
-        return
-    entry = stored_entries(store, document["run"])[chosen["id"]]
-    data = store.artifact(chosen["sha256"])
-    write_results(
-        job.out, data, document["model"]["format"], entry.recipe_toml, document,
-        html(document, entry.recipe_toml), junit(document), force=job.force,
+        return []
+    recipe = stored_entries(store, document["run"])[chosen["id"]].recipe_toml
+    return write_results(
+        folder, store.artifact(chosen["sha256"]), document["model"]["format"], recipe, document,
+        html(document, recipe), junit(document), force=force,
     )  # fmt: skip
 
 

@@ -43,12 +43,11 @@ class Setup:
 
 def setup(job: Job) -> Setup:
     """Read and check all that the job names. Raises UserError naming the file or option at fault."""
-    limits = tuple(budget.parse(text) for text in job.budget)
-    budget.check_all(limits)
+    limits = budget.parse_all(job.budget)
     for limit in limits:
         if limit.metric in _UNMEASURED:
             raise UserError(f"budget '{limit.expr}'", f"{limit.metric} is not measured yet", _UNMEASURED[limit.metric])
-    recipes = tuple((text, read.read(text)) for text in job.recipes)
+    recipes = tuple((text, read.read(text)) for text in job.recipe)
     model = io.load(Path(job.model))
     raw = dataset.load(job.data)
     where = Path(job.model).name

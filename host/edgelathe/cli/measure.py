@@ -1,0 +1,92 @@
+"""`bench` and `eval`: measure models on a device without changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgelathe.cli.shell import DeviceOption, ProfileOption, Shell, command
+
+if TYPE_CHECKING:
+    from edgelathe.core.device import SessionOptions
+    from edgelathe.device.open import Device
+    from edgelathe.model.types import Model
+
+app = typer.Typer()
+
+Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="ONNX or TFLite files.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads, instead of the profile's.")]
+
+
+@command(app)
+def bench(
+    shell: Shell,
+    models: Models,
+    device: DeviceOption = "local",
+    data: Annotated[str | None, typer.Option(metavar="D", help="Run on these samples, not on random ones.")] = None,
+    threads: Threads = None,
+    profile: ProfileOption = None,
+    min_time: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at least.")] = 2.0,
+    max_time: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at most.")] = 30.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
+) -> None:
+    """Measure latency on a device; several models in turns, compared in pairs.
+
+    Warm-up until the series is steady, then blocks in random order, so that drift of the machine hits all models alike.
+    """
+    from edgelathe.core import dataset
+    from edgelathe.device.measure import BenchPlan
+    from edgelathe.fit.trial import bench_document
+    from edgelathe.report import terminal
+
+    samples = dataset.load(data) if data else None
+    plan = BenchPlan(min_ms=min_time * 1000, max_ms=max(max_time, min_time) * 1000)
+    with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
+        document = bench_document(opened, loaded, options, samples, plan, seed=seed, tick=bar.move)
+    shell.answer(document, lambda: terminal.bench(document))
+
+
+@command(app, "eval")
+def eval_(
+    shell: Shell,
+    models: Models,
+    data: Annotated[str, typer.Option(metavar="D", help="Samples and labels.")],
+    device: DeviceOption = "local",
+    threads: Threads = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Measure accuracy on a device, and whether its answers are those of this host.
+
+    Samples are preprocessed here, so that host and device see the same bytes.
+    """
+    from edgelathe.core import dataset
+    from edgelathe.fit.trial import eval_document
+    from edgelathe.report import terminal
+
+    samples = dataset.load(data)
+    with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
+        document = eval_document(opened, loaded, options, samples, tick=bar.move)
+    shell.answer(document, lambda: terminal.evaluation(document))
+
+
+@contextmanager
+def _opened(
+    shell: Shell, models: list[str], device: str, profile: str | None, threads: int | None
+) -> Iterator[tuple[Device, list[tuple[str, Model]], list[SessionOptions]]]:
+    """The device with the models loaded (before it is asked for anything) and how each is to run there."""
+    from edgelathe.core import profile as profiles
+    from edgelathe.device.open import open_device
+    from edgelathe.fit.trial import options_of
+    from edgelathe.model import io
+
+    loaded = [(name, io.load(Path(name))) for name in models]
+    named = profiles.load(profile) if profile else None
+    with shell.store() as store:
+        target = shell.target(device, store)
+    with open_device(target, ssh_config=shell.ssh_config) as opened:
+        chosen = named or profiles.choose(target.profile, opened.probe)
+        yield opened, loaded, [options_of(model, chosen, opened, threads) for _, model in loaded]

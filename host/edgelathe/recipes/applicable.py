@@ -1,0 +1,35 @@
+"""Which steps there are for a format, which operators they change, and whether a profile's space is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgelathe.core import recipe as grammar
+from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Profile, hardware
+from edgelathe.model.types import Format
+from edgelathe.recipes.resolve import resolve
+from edgelathe.recipes.table import STEPS
+
+_FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+
+
+def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
+    """The steps that can change a layer, by the layer's operator."""
+    out: dict[str, list[str]] = {}
+    for name, row in STEPS.items():
+        for op in row[format].ops if format in row else ():
+            out.setdefault(op, []).append(name)
+    return {op: tuple(names) for op, names in out.items()}
+
+
+def check_space(profile: Profile) -> list[str]:
+    """What is wrong with the recipes of a profile, one line each."""
+    problems = []
+    for format in _FORMATS:
+        for text in profile.recipes.get(format, ()):
+            try:
+                resolve(grammar.parse(text), format, hardware(profile, None), f"{profile.name}: recipes.{format}: '{text}'")
+            except UserError as e:
+                problems.append(str(e))
+    return problems
