@@ -92,7 +92,7 @@ def describe(path: Path) -> Description:
     return Description(full, inputs, labels, limit, metric, _preprocess(doc.get("preprocess", {}), where))
 
 
-def _preprocess(table: object, where: str) -> dict[str, Preprocess]:
+def _preprocess(table: Any, where: str) -> dict[str, Preprocess]:
     if not _is_table(table):
         raise UserError(f"{where}: preprocess", f"{table!r} is no table", "write [preprocess] and its keys below it")
     if table and all(_is_table(v) for v in table.values()):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def bind(dataset: Dataset, signature: Signature, where: object = "the model") -> Dataset:
-    """Arrays by model input name, in the inputs' dtypes, shapes and labels checked. `where` names the model in messages.
+    """Arrays by model input name in the inputs' dtypes, shapes and labels checked. `where` names the model in messages.
 
     Stored numbers are cast to a float input unchanged; for an integer input with a scale the same float values go
     through `round(v / scale) + zero_point`, clipped. Raises UserError.
@@ -38,7 +38,7 @@ def bind(dataset: Dataset, signature: Signature, where: object = "the model") ->
 
 
 def check_labels(dataset: Dataset, classes: int | None) -> None:
-    """Whether class labels lie in 0..classes-1 (None: unknown). Raises UserError naming the first sample that does not."""
+    """Class labels lie in 0..classes-1 (None: unknown), or UserError names the first sample whose label does not."""
     labels = dataset.labels
     if labels is None or labels.ndim != 1 or METRICS.get(dataset.metric) not in ("class", "classes") or not len(labels):
         return
@@ -91,7 +91,7 @@ def _cast(stored: Array, info: TensorInfo, name: str, where: str) -> Array:
 
 def _block(values: Array, info: TensorInfo, target: np.dtype[Any], name: str, start: int) -> Array:
     if target.kind not in "iu":
-        cast = values.astype(target)
+        cast: Array = values.astype(target)
         if target.itemsize < values.dtype.itemsize and values.dtype.kind == "f":
             bad = ~np.isfinite(cast).reshape(len(cast), -1).all(1)
             if bad.any():
@@ -101,7 +101,8 @@ def _block(values: Array, info: TensorInfo, target: np.dtype[Any], name: str, st
     limits = np.iinfo(target)
     if info.scale is not None:
         real = np.round(values.astype(np.float32) / np.float32(info.scale)) + (info.zero_point or 0)
-        return np.clip(real, limits.min, limits.max).astype(target)
+        clipped: Array = np.clip(real, limits.min, limits.max).astype(target)
+        return clipped
     if values.dtype.kind == "f" and not np.array_equal(values, np.trunc(values)):
         what = f"the data are fractions, the model's input '{info.name}' takes {info.dtype}"
         raise UserError(name, what, "give whole numbers, and no mean or std under [preprocess]")
@@ -117,7 +118,7 @@ def _check_shape(stored: Array, info: TensorInfo, name: str, where: str) -> None
     if info.shape and len(got) == len(want) and all(w in (None, g) for w, g in zip(want, got, strict=True)):
         return
     axes = "x".join("?" if w is None else str(w) for w in want) or "one number"
-    what = f"samples are {_text(got)}, the model's input '{info.name}' is {axes}"
+    what = f"samples are {_text(got)}, input '{info.name}' of {where} is {axes}"
     raise UserError(name, what, _shape_mend(got, want))
 
 

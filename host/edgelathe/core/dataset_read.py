@@ -35,7 +35,7 @@ class Stored:
 
 
 class Files(Sequence["Array"]):
-    """Image files, or .npy files of one sample each, decoded one at a time: [h, w, 3] RGB, [h, w, 1] where all are gray."""
+    """Images, or .npy files of one sample each, decoded one at a time: [h, w, 3] RGB, [h, w, 1] where all are gray."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -230,9 +230,9 @@ def _decode(path: Path, *, gray: bool) -> Array:
 
 
 def _opened(path: Path) -> Image:
-    from PIL import Image as pillow
+    import PIL.Image
 
     try:
-        return pillow.open(path)
-    except (OSError, pillow.DecompressionBombError):  # an unidentified image is an OSError
+        return PIL.Image.open(path)
+    except (OSError, PIL.Image.DecompressionBombError):  # an unidentified image is an OSError
         raise UserError(path, "not an image", "remove it, or copy it again") from None

@@ -36,7 +36,7 @@ def holdout(dataset: Dataset) -> tuple[Array, Array, dict[str, bool | int | floa
 
 
 def apply_holdout(dataset: Dataset, rule: Rule) -> Dataset:
-    """The calibration part of a dataset by a rule that `holdout` gave. Raises UserError where it is not for these data."""
+    """The calibration part of a dataset by a rule of `holdout`. Raises UserError where it is not for these data."""
     every, samples = rule.get("every"), rule.get("samples")
     for key in rule:
         if key not in ("every", "samples"):

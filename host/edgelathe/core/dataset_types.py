@@ -86,7 +86,7 @@ def _classes(labels: Array, metric: str, kind: str, where: str) -> Array:
         if kind == "classes":
             return whole
         if (whole.sum(1) == 1).all():  # one-hot
-            return whole.argmax(1)
+            return np.asarray(whole.argmax(1), np.int64)
     if whole.ndim != 1:
         shape = "x".join(map(str, whole.shape))
         raise UserError(

@@ -68,7 +68,7 @@ def sha256(path: str | Path) -> str:
 
 
 def data_dir() -> Path:
-    """Where the store and caches of measurements live: `$XDG_DATA_HOME/edgelathe`, default `~/.local/share`. Not made."""
+    """Where the store lives: `$XDG_DATA_HOME/edgelathe`, default `~/.local/share`. Not made."""
     return _xdg("XDG_DATA_HOME", ".local/share")
 
 

@@ -116,7 +116,7 @@ def _image(image: Array, steps: Preprocess, where: str, i: int) -> Array:
         image = image[top : top + height, left : left + width]
     if steps.channels == "gray" and image.shape[-1] == 3:
         # ITU-R BT.601 luma, as image libraries do it.
-        gray = image.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+        gray = image.astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], np.float32)
         return (np.round(gray).astype(image.dtype) if image.dtype.kind in "iu" else gray.astype(image.dtype))[..., None]
     if steps.channels == "BGR" and image.shape[-1] == 3:
         return image[..., ::-1]
@@ -172,14 +172,14 @@ def _channels(samples: Array, value: float | tuple[float, ...], where: str) -> A
     raise UserError(where, f"{len(numbers)} numbers for samples of {shape}", "give one number, or one per channel")
 
 
-def _pixels(value: object, where: str) -> int | tuple[int, int]:
+def _pixels(value: Any, where: str) -> int | tuple[int, int]:
     sizes = value if isinstance(value, list) else [value]
     if len(sizes) not in (1, 2) or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in sizes):
         raise UserError(where, f"{value!r} is no size in pixels", "give a whole number, or [height, width]")
     return (sizes[0], sizes[1]) if len(sizes) == 2 else sizes[0]
 
 
-def _numbers(value: object, where: str, *, positive: bool) -> float | tuple[float, ...]:
+def _numbers(value: Any, where: str, *, positive: bool) -> float | tuple[float, ...]:
     numbers = value if isinstance(value, list) else [value]
     if not numbers or not all(
         isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in numbers

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 # TensorType of the schema: numpy's name, bits per element (0: of no fixed size).
 TYPES: dict[int, tuple[str, int]] = {
     0: ("float32", 32), 1: ("float16", 16), 2: ("int32", 32), 3: ("uint8", 8), 4: ("int64", 64), 5: ("str", 0),
-    6: ("bool", 8), 7: ("int16", 16), 8: ("complex64", 64), 9: ("int8", 8), 10: ("float64", 64), 11: ("complex128", 128),
-    12: ("uint64", 64), 13: ("resource", 0), 14: ("variant", 0), 15: ("uint32", 32), 16: ("uint16", 16), 17: ("int4", 4),
-    18: ("bfloat16", 16), 19: ("int2", 2), 20: ("uint4", 4),
+    6: ("bool", 8), 7: ("int16", 16), 8: ("complex64", 64), 9: ("int8", 8), 10: ("float64", 64),
+    11: ("complex128", 128), 12: ("uint64", 64), 13: ("resource", 0), 14: ("variant", 0), 15: ("uint32", 32),
+    16: ("uint16", 16), 17: ("int4", 4), 18: ("bfloat16", 16), 19: ("int2", 2), 20: ("uint4", 4),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor. `shape` has None for an axis of any length; `nbytes` is what its constant takes in the file, 0 if none."""
+    """One tensor. `shape` has None for an open axis; `nbytes` is what its constant takes in the file, 0 if none."""
 
     name: str
     shape: tuple[int | None, ...]

@@ -19,7 +19,7 @@ OLDEST_OPSET = 11
 def onnx_file(path: Path, data: bytes) -> Model:
     """An ONNX file's bytes as a model, with external weights taken in. Raises UserError."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
     proto = onnx.ModelProto()
     try:
