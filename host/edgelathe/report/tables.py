@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -45,13 +44,13 @@ def benchmark(document: Doc) -> RenderableType:
     """`edgelathe.bench/1`: latencies with 95 % intervals, and who is faster."""
     results = document["results"]
     unit, factor = units.time_unit([r["latency_ms"]["p50"] for r in results])
-    made = table("", f">p50 {unit}", f">p95 {unit}", f">p99 {unit}", ">n", "session")
+    made = table("  model", f">p50 {unit}", f">p95 {unit}", f">p99 {unit}", ">n", "session")
     for r in results:
         figures = r["latency_ms"]
         cells = [_percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
-        made.add_row(Text(units.base(r["model"])), *cells, f"{figures['n']:,}", Text(_session(r)))
+        made.add_row(Text(f"  {units.base(r['model'])}"), *cells, f"{figures['n']:,}", Text(_session(r)))
     lines = [Text(_comparison(c)) for c in document.get("comparisons", [])]
-    return Group(_indent(made), *lines, *_warnings(results))
+    return Group(made, *lines, *_warnings(results))
 
 
 def evaluation(document: Doc) -> RenderableType:
@@ -59,11 +58,10 @@ def evaluation(document: Doc) -> RenderableType:
     lines = []
     for r in document["results"]:
         a = r["accuracy"]
-        scale, sign = (100, " %") if a["metric"] in units.SHARES else (1, "")
+        scale, places = (100, 1) if a["metric"] in units.SHARES else (1, 4)
         ends = [None if a[k] is None else a[k] * scale for k in ("low", "high")]
-        places = 1 if sign else 4
         text = f"{units.base(r['model'])}   {units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
-        text += f"{units.bracket(ends[0], ends[1], places)}{sign} of {a['n']:,}"
+        text += f"{units.bracket(ends[0], ends[1], places)} of {a['n']:,}"
         parity = r.get("parity") or {}
         if parity.get("same") is not None:
             text += f" · parity with the host: {parity['same']:,} of {parity.get('n', a['n']):,} same answers"
@@ -75,20 +73,20 @@ def evaluation(document: Doc) -> RenderableType:
 
 def compressed(document: Doc) -> RenderableType:
     """`edgelathe.compress/1`: what each step did, and the size before and after."""
-    made = table("step", ">seconds", ">layers", "left as they were")
+    made = table("  step", ">seconds", ">layers", "left as they were")
     for step in document["steps"]:
         layers = step.get("layers") or []
         left = [f"{n['layer']} ({n['what']})" if n.get("what") else n["layer"] for n in layers if not n["done"]]
         shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
         made.add_row(
-            Text(step["use"]),
+            Text(f"  {step['use']}"),
             f"{step['seconds']:.2f}",
             f"{sum(n['done'] for n in layers)} of {len(layers)}",
             Text(shown),
         )
     before, after = document["bytes_before"], document["bytes_after"]
     total = f"{document['model']}   {units.size(before)} -> {units.size(after)} ({units.times(after / before)})"
-    return Group(_indent(made), Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
+    return Group(made, Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
 
 
 def inspection(document: Doc) -> RenderableType:
@@ -100,23 +98,23 @@ def inspection(document: Doc) -> RenderableType:
     ]
     head.append(f"{units.count(document['macs'])} MACs")
     ends = [Text(f"{kind:8}{_tensor(t)}") for kind in ("input", "output") for t in document[f"{kind}s"]]
-    made = table("layer", "op", ">parameters", ">MACs", ">bytes", ">of bytes", "steps")
+    made = table("  layer", "op", ">parameters", ">MACs", ">bytes", ">of bytes", "steps")
     whole = sum(layer["bytes"] or 0 for layer in document["layers"]) or 1
     for layer in document["layers"]:
         share = units.share((layer["bytes"] or 0) / whole)
         figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), share)
-        made.add_row(Text(layer["name"]), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", []))))
-    return Group(Text(" · ".join(head), "bold"), *ends, Text(), _indent(made))
+        made.add_row(Text(f"  {layer['name']}"), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", []))))
+    return Group(Text(" · ".join(head), "bold"), *ends, Text(), made)
 
 
 def runs(document: Doc) -> RenderableType:
     """`edgelathe.runs/1`, newest first."""
     if not document["runs"]:
         return Text("no runs yet · next: edgelathe fit --help")
-    made = table("run", "state", "budget", "model", "device", "started")
+    made = table("run", "state", "budget", "model", "device", "started (UTC)")
     for r in document["runs"]:
         met = {True: "✓ met", False: "✗ not met", None: units.DASH}[r["met"]]
-        texts = (r["run"], r["state"], met, units.base(r["model"]), r["device"], r["started"])
+        texts = (r["run"], r["state"], met, units.base(r["model"]), r["device"], units.when(r["started"]))
         made.add_row(*map(Text, texts))
     return made
 
@@ -229,7 +227,3 @@ def _comparison(c: Doc) -> str:
 
 def _warnings(results: Iterable[Doc]) -> list[Text]:
     return [Text(f"! {w}", "yellow") for w in dict.fromkeys(w for r in results for w in r.get("warnings") or [])]
-
-
-def _indent(what: RenderableType) -> Padding:
-    return Padding(what, (0, 0, 0, 2))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from edgelathe.report import tables, view
@@ -31,7 +30,7 @@ __all__ = [
     "fleet_check", "inspection", "probe", "profiles", "render", "runs",
 ]  # fmt: skip
 
-PLAIN = str.maketrans({"✓": "+", "✗": "x", "±": "+-", "·": "-", "×": "x", "…": "...", "–": "-", "µ": "u"})
+PLAIN = str.maketrans({"✓": "ok", "✗": "no", "±": "+-", "·": "-", "×": "x", "…": "...", "–": "-", "µ": "u"})
 
 
 class _Plain(io.TextIOBase):
@@ -84,17 +83,20 @@ def fit(document: Mapping[str, Any], judged: view.Judged | None = None) -> Rende
 
 def candidates(document: Mapping[str, Any], judged: view.Judged | None = None) -> RenderableType:
     """The table of candidates: figures with their uncertainty, verdicts as signs, an arrow at the chosen one."""
-    table = tables.table("candidate", *(f">{c.heading}" for c in view.columns(document)), "")
+    table = tables.table("  candidate", *(f">{c.heading}" for c in view.columns(document)), "")
     notes = []
     for row in view.rows(document, judged):
         style = "bold" if row.chosen else "dim" if row.note else ""
         cells = [_cell(cell) for cell in row.cells]
         table.add_row(
-            Text(row.name), *cells, Text("<- chosen" if row.chosen else row.status if row.note else ""), style=style
+            Text(f"  {row.name}"),
+            *cells,
+            Text("<- chosen" if row.chosen else row.status if row.note else ""),
+            style=style,
         )
         if row.note and row.note != row.status:
-            notes.append(Text(f"{row.name} {row.note}", "dim"))
-    return Padding(Group(table, *notes), (0, 0, 0, 2))
+            notes.append(Text(f"  {row.name} {row.note}", "dim"))
+    return Group(table, *notes)
 
 
 def files(folder: Path | str, written: list[Path]) -> RenderableType:

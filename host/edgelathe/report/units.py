@@ -34,10 +34,8 @@ def decimals(uncertainty: float) -> int:
     """Decimal places at which an uncertainty has one digit, or two where the first is a 1."""
     if not math.isfinite(uncertainty) or uncertainty <= 0:
         return 0
-    place = math.floor(math.log10(uncertainty))
-    if f"{uncertainty:e}".startswith("1") and not math.isclose(uncertainty, 10.0**place):
-        place -= 1
-    return max(0, -place)
+    digit, _, place = f"{uncertainty:.1e}".partition("e")
+    return max(0, -int(place) + (digit.startswith("1") and digit != "1.0"))
 
 
 def digits(value: float, n: int) -> str:
@@ -144,6 +142,11 @@ _QUANTITIES: Mapping[str, Callable[[float], str]] = {
     "throughput": lambda v: f"{digits(v, 3)} /s",
     "energy": lambda v: f"{digits(v, 3)} mJ",
 }
+
+
+def when(iso: str | None) -> str:
+    """A time in UTC, to the minute: `2026-11-03 10:00`."""
+    return DASH if iso is None else iso[:16].replace("T", " ")
 
 
 def base(path: str) -> str:

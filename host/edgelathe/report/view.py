@@ -12,7 +12,6 @@ from edgelathe.report import units
 Doc = Mapping[str, Any]
 Judged = Mapping[str, Sequence[BudgetLine]]
 MARKS = {"met": "✓", "missed": "✗", "undecided": "?"}
-WORDS = {"met": "met", "missed": "missed", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,11 @@ def facts(document: Doc) -> list[tuple[str, str]]:
     cores = device.get("cores")
     about = [machine, device.get("cpu"), f"{cores} core{'s' * (cores != 1)}" if cores else None]
     about += ["emulated" if device.get("emulated") else None, f"profile {document['profile']}"]
+    limits = " · ".join(line["expr"] for line in document["budget"])
     return [
         (units.base(model["path"]), f"{str(model['format']).upper()} · {units.size(model['bytes'])}"),
         (str(device.get("name", "local")), " · ".join(str(a) for a in about if a)),
-        ("budget", " · ".join(line["expr"] for line in document["budget"])),
+        *([("budget", limits)] if limits else []),
     ]
 
 

@@ -39,11 +39,11 @@ class Database:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = resolve(url)
-        self.file = Path(self.url.database) if self.url.database and _is_sqlite(self.url) else None
-        self.where = str(self.file) if self.file else self.url.render_as_string(hide_password=True)
-        if self.file:
+        self.path = Path(self.url.database) if self.url.database and _is_sqlite(self.url) else None
+        self.where = str(self.path) if self.path else self.url.render_as_string(hide_password=True)
+        if self.path:
             try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as e:
                 raise UserError(
                     self.where, f"its folder cannot be made ({e.strerror})", "name another one with --store"

@@ -23,7 +23,7 @@ class Store(Devices, Runs):
 
     def __init__(self, url: str | None = None) -> None:
         super().__init__(url)
-        beside = self.file and self.file.with_name(self.file.name + "-artifacts")
+        beside = self.path and self.path.with_name(self.path.name + "-artifacts")
         self._artifacts: Artifacts = Folder(beside) if beside else InTable()
 
     def __enter__(self) -> Self:
