@@ -11,12 +11,15 @@ from edgelathe.model.types import Format, Model
 
 def load(path: str | Path) -> Model:
     """A model file, by its content, proved to load in the host's runtime. Raises UserError naming what is wrong."""
-    from edgelathe.model import validate
+    from edgelathe.model import check
 
     path = Path(path)
     data = _read(path)
-    model = validate.onnx_file(path, data) if _format(path, data) == "onnx" else validate.tflite_file(path, data)
-    validate.runs(model, path)
+    model = check.onnx_file(path, data) if _format(path, data) == "onnx" else check.tflite_file(path, data)
+    try:
+        validate(model)
+    except UserError as e:
+        raise UserError(path, e.what, e.mend) from None
     return model
 
 
@@ -33,6 +36,13 @@ def from_bytes(data: bytes, format: Format, name: str) -> Model:
     proto = onnx_package.ModelProto()
     proto.ParseFromString(data)
     return Model(format, data, name, onnx.signature(proto))
+
+
+def validate(model: Model) -> None:
+    """Whether the host's runtime takes the model. Raises UserError with the runtime's own words."""
+    from edgelathe.model import run
+
+    run.session(model)
 
 
 def save(model: Model, path: str | Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from edgelathe.model import io
-from edgelathe.model.types import Model
+
+if TYPE_CHECKING:
+    from edgelathe.model.types import Model
 
 #: How the model is to be run: `runtime=...;provider=...;threads=...;ENTRY=VALUE`.
 SESSION = "edgelathe.session"
@@ -54,7 +58,7 @@ def write(model: Model, key: str, text: str) -> Model:
     return io.from_bytes(bytes(builder.Output()), "tflite", model.name)
 
 
-def _tflite():  # type: ignore[no-untyped-def]  # a generated module without type information
+def _tflite() -> Any:
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated

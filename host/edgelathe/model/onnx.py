@@ -58,6 +58,11 @@ def signature(proto: onnx.ModelProto) -> Signature:
     )
 
 
+def opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    """Operator set versions by domain; the ONNX domain is ""."""
+    return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+
+
 def dtype_name(elem_type: int) -> str:
     """Numpy's name of an ONNX element type; `str` for text, `undefined` for none."""
     import onnx

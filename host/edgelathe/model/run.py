@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Arrays], list[NDArray[Any]]]
+
+_TFLITE = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}  # in order of preference
 
 
 def session(model: Model, options: SessionOptions | None = None) -> Call:
@@ -46,6 +49,20 @@ def outputs(model: Model, inputs: Arrays, options: SessionOptions | None = None)
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
+def outputs_if_possible(model: Model, inputs: Arrays, options: SessionOptions) -> list[NDArray[Any]] | None:
+    """As `outputs`, or None where this host lacks that runtime or provider."""
+    return outputs(model, inputs, options) if available(options) else None
+
+
+def available(options: SessionOptions) -> bool:
+    """Whether this host has the runtime and the provider."""
+    if options.runtime == "onnxruntime":
+        import onnxruntime as ort
+
+        return options.provider in ort.get_available_providers()
+    return options.runtime in _TFLITE and importlib.util.find_spec(_TFLITE[options.runtime]) is not None
+
+
 def batch_size(signature: Signature) -> int:
     """The fixed batch of a model; 1 where its first axis is open."""
     return max((i.shape[0] or 1 for i in signature.inputs if i.shape), default=1)
@@ -65,16 +82,18 @@ def default_options(model: Model) -> SessionOptions:
     """The host's default session: one CPU thread. Raises UserError where no TFLite runtime is installed."""
     if model.format == "onnx":
         return SessionOptions("onnxruntime", "CPUExecutionProvider")
-    for module, runtime in (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime")):
-        with contextlib.suppress(ImportError):
-            __import__(f"{module}.interpreter")
-            return SessionOptions(runtime, "CPU")
+    for runtime in _TFLITE:
+        if available(options := SessionOptions(runtime, "CPU")):
+            return options
     raise UserError(model.name, "no TFLite runtime on this machine", "pip install ai-edge-litert")
 
 
 def _onnxruntime(model: Model, options: SessionOptions) -> Call:
     import onnxruntime as ort
 
+    if not available(options):
+        have = ", ".join(ort.get_available_providers())
+        raise UserError(model.name, f"ONNX Runtime here has no {options.provider}", f"choose from {have}")
     so = ort.SessionOptions()
     so.intra_op_num_threads, so.inter_op_num_threads, so.log_severity_level = options.threads, 1, 4
     for key, value in options.config.items():
@@ -93,23 +112,34 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
 
 
 def _tflite(model: Model, options: SessionOptions) -> Call:
-    import importlib
-
-    module = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}[options.runtime]
-    interpreter = importlib.import_module(f"{module}.interpreter").Interpreter(
-        model_content=model.data, num_threads=options.threads
-    )
-    interpreter.allocate_tensors()
-    ins = {d["name"]: d["index"] for d in interpreter.get_input_details()}
+    if not available(options):
+        raise UserError(model.name, f"no {options.runtime} on this machine", f"pip install {options.runtime}")
+    module = importlib.import_module(f"{_TFLITE[options.runtime]}.interpreter")
+    try:
+        interpreter = module.Interpreter(model_content=model.data, num_threads=options.threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as e:
+        raise UserError(model.name, f"TFLite refuses the model: {one_line(e)}", _tflite_mend(str(e))) from e
+    ins = [(i.name, d) for i, d in zip(model.signature.inputs, interpreter.get_input_details(), strict=True)]
     outs = [d["index"] for d in interpreter.get_output_details()]
 
     def call(inputs: Arrays) -> list[NDArray[Any]]:
-        for name, index in ins.items():
-            interpreter.set_tensor(index, inputs[name])
+        for name, detail in ins:
+            if inputs[name].shape != tuple(detail["shape"]):
+                interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
+                interpreter.allocate_tensors()
+                detail["shape"] = inputs[name].shape
+            interpreter.set_tensor(detail["index"], inputs[name])
         interpreter.invoke()
         return [interpreter.get_tensor(i) for i in outs]
 
     return call
+
+
+def _tflite_mend(text: str) -> str:
+    if "Flex" in text or "Select TensorFlow op" in text:
+        return "convert it without SELECT_TF_OPS; the runtimes on devices have built-in operations only"
+    return "convert it with built-in operations only"
 
 
 def one_line(e: BaseException, limit: int = 240) -> str:

@@ -1,0 +1,196 @@
+"""What must hold before bytes count as a model; each check names what is wrong and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+
+from edgelathe.core.errors import UserError
+from edgelathe.model import onnx as onnx_model
+from edgelathe.model import tflite
+from edgelathe.model.flatbuffer import FormatError
+from edgelathe.model.run import one_line
+from edgelathe.model.types import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+OLDEST_OPSET = 11
+LARGEST = 2**31 - 1  # bytes of a protobuf
+AGAIN = "export the model again, or copy it whole"
+
+# First bytes of files that are taken for models: what they are, and the way from there.
+MAGICS = {
+    b"PK\x03\x04": ("a zip archive (a PyTorch or Keras file?)", "export it to ONNX, e.g. with torch.onnx.export"),
+    b"\x89HDF": ("an HDF5 file (a Keras model?)", "convert it with tf2onnx or the TFLite converter"),
+    b"\x80\x02": ("a pickle (a PyTorch file?)", "export it to ONNX with torch.onnx.export"),
+    b"\x1f\x8b": ("a gzip archive", "unpack it first"),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
+}
+
+
+def onnx_file(path: Path, data: bytes) -> Model:
+    """An ONNX file's bytes as a model, with external weights taken in. Raises UserError."""
+    proto = _decode(path, data)
+    _check_opsets(path, proto)
+    _check_operators(path, proto)
+    external = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]
+    if external:
+        _take_in(path, external, len(data))
+        data = proto.SerializeToString(deterministic=True)
+    _check_spec(path, proto)
+    return Model("onnx", data, path.stem, onnx_model.signature(proto))
+
+
+def tflite_file(path: Path, data: bytes) -> Model:
+    """A TFLite file's bytes as a model. Raises UserError."""
+    try:
+        parsed = tflite.parse(data)
+    except FormatError as e:
+        raise UserError(path, f"a broken TFLite model: {e}", AGAIN) from None
+    return Model("tflite", data, path.stem, tflite.signature(parsed))
+
+
+def _decode(path: Path, data: bytes) -> onnx.ModelProto:
+    import onnx
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        what, mend = _guess(data)
+        raise UserError(path, what, mend) from None
+    if not proto.graph.node and not proto.graph.output:
+        what, mend = _guess(data)
+        raise UserError(path, what, mend)
+    if not proto.graph.output:
+        raise UserError(path, "an ONNX model without outputs, probably cut off", AGAIN)
+    return proto
+
+
+def _guess(data: bytes) -> tuple[str, str]:
+    """What the bytes are instead of a model, and the mend."""
+    for magic, answer in MAGICS.items():
+        if data.startswith(magic):
+            return answer
+    head = data[:1000]
+    if not set(head) & {*range(9), *range(14, 27), *range(28, 32), 127}:
+        return "a text file, not a model", "give an .onnx or .tflite file"
+    return "not an ONNX or TFLite model, or cut off", AGAIN
+
+
+def _check_opsets(path: Path, proto: onnx.ModelProto) -> None:
+    import onnx
+
+    versions = onnx_model.opsets(proto)
+    if "" not in versions:
+        raise UserError(path, "it names no version of the ONNX operators (opset_import)", AGAIN)
+    opset, newest = versions[""], onnx.defs.onnx_opset_version()
+    if opset < OLDEST_OPSET:
+        mend = "export it again with opset 17, or use onnx.version_converter.convert_version(model, 17)"
+        raise UserError(path, f"opset {opset} is too old, edgelathe takes {OLDEST_OPSET} to {newest}", mend)
+    if opset > newest:
+        mend = f"export it again with opset {newest}, or update the onnx and onnxruntime packages"
+        raise UserError(path, f"opset {opset} is newer than what is installed here (to {newest})", mend)
+
+
+def _check_operators(path: Path, proto: onnx.ModelProto) -> None:
+    """Operators of the ONNX domains exist in their opset; other domains are those of ONNX Runtime or of the model."""
+    import onnx
+
+    versions = onnx_model.opsets(proto)
+    own = {(f.domain, f.name) for f in proto.functions}
+    unknown: dict[str, str] = {}
+    for node in _nodes(proto):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (node.domain, node.op_type) in own or domain.startswith("com.microsoft"):
+            continue  # ONNX Runtime knows its own, and is asked when the model is loaded
+        if not onnx.defs.has(node.op_type, domain=domain, max_inclusive_version=versions.get(domain, 1)):
+            unknown.setdefault(f"{domain}:{node.op_type}".lstrip(":"), node.name or next(iter(node.output), ""))
+    if unknown:
+        listed = ", ".join(f"{op} (node '{name[:60]}')" for op, name in list(unknown.items())[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UserError(
+            path,
+            f"unknown operators in opset {versions['']}: {listed}{more}",
+            "export it with standard ONNX operators only",
+        )
+
+
+def _take_in(path: Path, external: list[onnx.TensorProto], inside: int) -> None:
+    """Read external weights into the model. Raises UserError for missing or short files."""
+    from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+
+    total = inside
+    for tensor in external:
+        info = ExternalDataInfo(tensor)
+        weights = path.parent / info.location
+        name = f"weights '{tensor.name}' lie in {info.location}"
+        if Path(info.location).is_absolute() or ".." in Path(info.location).parts:
+            raise UserError(
+                path, f"{name}, outside of the model's folder", "put them beside the model and export it again"
+            )
+        if not weights.is_file():
+            raise UserError(path, f"{name}, which is missing", f"copy it beside {path.name}")
+        have, want = weights.stat().st_size, (info.offset or 0) + (info.length or 0)
+        if have < want:
+            raise UserError(
+                path, f"{name}, which has {have} bytes of {want}", "copy it whole, or export the model again"
+            )
+        total += info.length or have
+    if total > LARGEST:
+        raise UserError(
+            path, f"{total / 1e9:.1f} GB with its weights", "models of 2 GB and more are not supported; split it"
+        )
+    try:
+        for tensor in external:
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = tensor.DEFAULT
+            del tensor.external_data[:]
+    except Exception as e:  # onnx raises its own kinds, and ValueError, for links and odd paths
+        raise UserError(path, f"external weights cannot be read: {one_line(e)}", "export the model again") from None
+
+
+def _check_spec(path: Path, proto: onnx.ModelProto) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError, MemoryError) as e:
+        raise UserError(path, f"not valid ONNX: {one_line(e)}", AGAIN) from None
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    yield from _inner_graphs(graph.node)
+
+
+def _inner_graphs(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes: of the graph, its subgraphs, and the model's functions."""
+    for graph in _graphs(proto.graph):
+        yield from graph.node
+    for function in proto.functions:
+        yield from function.node
+        for graph in _inner_graphs(function.node):
+            yield from graph.node
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for graph in _graphs(proto.graph):
+        yield from graph.initializer
+    for node in _nodes(proto):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
