@@ -1,0 +1,150 @@
+"""A model loaded on a device: fed with samples, timed, asked for outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core.errors import DeviceError
+from edgelathe.device.errors import ModelFailure
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from edgelathe.core.device import SessionOptions
+    from edgelathe.device.client import AgentClient
+
+Array = NDArray[np.generic]
+Push = Callable[[Array], str]
+"""Sends the bytes of an array, C order, little-endian; gives their sha256."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the child that runs a model may take; 0: no limit."""
+
+    memory_bytes: int = 0
+    seconds: float = 600.0  # of one request: loading, or one block of calls or samples
+
+    def to_json(self) -> dict[str, Any]:
+        """The `limits` of the protocol."""
+        return {"memory_bytes": self.memory_bytes, "seconds": self.seconds}
+
+
+class Named(NamedTuple):
+    """A model in the device's store."""
+
+    sha256: str
+    format: str
+
+
+class Timed(NamedTuple):
+    """One block of calls: nanoseconds of each, and the conditions before and after as the agent saw them."""
+
+    ns: NDArray[np.int64]
+    conditions: Mapping[str, Any]
+
+
+class Session:
+    """A model in a child process of its own on the device. A context manager; closed once, it answers nothing more.
+
+    Attributes:
+        provider: the one that really runs its nodes; version: of the runtime.
+        load_ms: time that loading took, on the device.
+        inputs, outputs: as the runtime names them: [{"name", "dtype", "shape"}].
+        warnings: what the runtime or the agent remarked.
+    """
+
+    def __init__(self, client: AgentClient, push: Push, model: Named, options: SessionOptions, limits: Limits):
+        self._client, self._push = client, push
+        self._again: Callable[[], Session] = lambda: Session(client, push, model, options, limits)
+        self._peak: int | None = None
+        self._fed: Mapping[str, Array] = {}
+        answer = client.request(
+            "open",
+            {"model": model.sha256, "format": model.format, "runtime": options.runtime, "provider": options.provider,
+             "threads": options.threads, "config": dict(options.config), "limits": limits.to_json()},
+        ).head  # fmt: skip
+        self._id: int | None = answer["session"]
+        self.options = options
+        self.provider, self.version = str(answer["provider"]), str(answer["version"])
+        self.load_ms = float(answer["load_ms"])
+        self.inputs: list[Mapping[str, Any]] = answer["inputs"]
+        self.outputs: list[Mapping[str, Any]] = answer["outputs"]
+        self.warnings: tuple[str, ...] = tuple(answer["warnings"])
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def feed(self, arrays: Mapping[str, Array]) -> int:
+        """Give samples, an array [n, ...] per model input; what is on the device already is not sent. Gives n."""
+        fields = {
+            name: {"sha256": self._push(a), "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()
+        }
+        samples = int(self._ask("feed", inputs=fields).head["samples"])
+        self._fed = arrays
+        return samples
+
+    def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0) -> Timed:
+        """Call in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached."""
+        frame = self._ask("time", first=first, calls=calls, min_ms=min_ms)
+        return Timed(np.frombuffer(frame.body, "<i8").astype(np.int64), frame.head["conditions"])
+
+    def infer(self, first: int, count: int) -> list[Array]:
+        """An array [count, ...] per output, for `count` samples from `first` on. Raises ValueError for count < 1."""
+        if count < 1:
+            raise ValueError(f"count is {count}")
+        frame = self._ask("infer", first=first, count=count)
+        arrays, at = [], 0
+        for output in frame.head["outputs"]:
+            dtype, shape = np.dtype(str(output["dtype"])), tuple(output["shape"])
+            size = dtype.itemsize * int(np.prod(shape))
+            part = frame.body[at : at + size]
+            if len(part) != size:
+                raise DeviceError(self._client.device, f"output {output['name']} came short", "please report this")
+            arrays.append(np.frombuffer(part, dtype).reshape(shape))
+            at += size
+        return arrays
+
+    def close(self) -> int:
+        """End it; peak memory of its child in bytes, above what it took before the model was loaded (0: unknown)."""
+        if self._id is not None:
+            session, self._id = self._id, None
+            if self._client.usable:  # after a lost or interrupted request the agent ends its children itself
+                self._peak = self._client.request("close", {"session": session}).head["peak_bytes"]
+        return int(self._peak or 0)
+
+    def peak_bytes(self) -> int:
+        """Peak memory without closing: that of a second session, which runs one sample (0: unknown)."""
+        if self._peak is None and self._id is not None:
+            with self._again() as twin:
+                if self._fed:
+                    twin.feed(self._fed)
+                    twin.infer(0, 1)
+                self._peak = twin.close()
+        return int(self._peak or 0)
+
+    def _ask(self, verb: str, **fields: Any) -> Any:
+        if self._id is None:
+            raise DeviceError(self._client.device, f"{verb} of a closed session", "please report this")
+        return self._client.request(verb, {"session": self._id, **fields})
+
+
+def demand(session: Session, provider: str) -> None:
+    """Raises ModelFailure unless `provider` runs the session's nodes."""
+    if session.provider != provider:
+        raise ModelFailure(
+            session._client.device,
+            f"{session.provider} runs the model, {provider} is required",
+            "install a runtime with it, or leave --require-provider out",
+            "provider",
+        )
