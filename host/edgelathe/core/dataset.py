@@ -15,14 +15,14 @@ import numpy as np
 from edgelathe.core import preprocess
 from edgelathe.core.dataset_bind import bind, check_labels, take
 from edgelathe.core.dataset_checks import compare, duplicates, suspicions
-from edgelathe.core.dataset_read import read
+from edgelathe.core.dataset_read import Stored, read
 from edgelathe.core.dataset_split import apply_holdout, holdout
 from edgelathe.core.dataset_types import METRICS, Dataset, check_metric, fit_labels
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgelathe.core.dataset_types import Array
 
@@ -102,21 +102,25 @@ def _preprocess(table: Any, where: str) -> dict[str, Preprocess]:
 
 def _from(d: Description, where: str) -> Dataset:
     stored = read(d.path, d.inputs, d.labels)
-    origin = str(d.path)
-    labels = stored.labels
+    origin, labels = str(d.path), stored.labels
+    inputs, notes = {}, list(_forgotten(d, stored, where))
     for name, samples in stored.inputs.items():
-        _check(samples, labels, name or "the array", origin, first=name in ("x", "") or d.inputs is not None)
-    notes = []
-    if d.labels is None and stored.has_y:
-        notes.append(
-            f"{where}: no `labels`, so agreement with the uncompressed model is the accuracy ({d.path.name} has 'y')"
-        )
-    limited = {k: v[: d.limit] for k, v in stored.inputs.items()}
-    inputs = {k: _prepare(v, k, d, list(limited), where) for k, v in limited.items()}
-    notes += [note for k, v in inputs.items() if isinstance(v, np.ndarray) for note in suspicions(v, limited[k], where)]
+        _check_samples(samples, name or "the array", origin)
+        if labels is not None:
+            _check_count(samples, labels, name or "the array", origin)
+        limited = samples[: d.limit]
+        _check_finite(limited, name or "the array", origin)
+        inputs[name] = _prepare(limited, name, d, list(stored.inputs), where)
+        notes += suspicions(inputs[name], limited, where)
     if labels is not None:
         labels = fit_labels(labels[: d.limit], d.metric, origin)
     return Dataset(where, inputs, labels, d.metric, tuple(notes))
+
+
+def _forgotten(d: Description, stored: Stored, where: str) -> Iterator[str]:
+    if d.labels is None and stored.has_y:
+        agreement = "agreement with the uncompressed model is the accuracy"
+        yield f"{where}: no `labels`, so {agreement} ({d.path.name} has an array 'y')"
 
 
 def _prepare(samples: Sequence[Array] | Array, name: str, d: Description, names: list[str], where: str) -> Array:
@@ -127,8 +131,8 @@ def _prepare(samples: Sequence[Array] | Array, name: str, d: Description, names:
     return preprocess.apply(samples, steps or Preprocess(), where)
 
 
-def _check(samples: Sequence[Array] | Array, labels: Array | None, name: str, where: str, *, first: bool) -> None:
-    """Numbers, at least one sample, all finite, as many as labels."""
+def _check_samples(samples: Sequence[Array] | Array, name: str, where: str) -> None:
+    """Numbers, and at least one sample of them."""
     if isinstance(samples, np.ndarray):
         if samples.dtype.kind not in "biuf":
             raise UserError(where, f"{name} holds {samples.dtype}, not numbers", "store numbers")
@@ -136,16 +140,26 @@ def _check(samples: Sequence[Array] | Array, labels: Array | None, name: str, wh
             raise UserError(where, f"{name} is a single number", "give an array [n, ...] of samples")
     if not len(samples):
         raise UserError(where, f"{name} holds no sample (0 of them)", "give at least one")
-    if first and labels is not None and (labels.ndim == 0 or len(labels) != len(samples)):
-        have = len(labels) if labels.ndim else 1
-        raise UserError(where, f"{name} has {len(samples)} samples, y has {have} labels", "give one label a sample")
-    if isinstance(samples, np.ndarray) and samples.dtype.kind == "f":
-        step = max(1, preprocess.BLOCK // max(1, samples[0].size))
-        for start in range(0, len(samples), step):
-            bad = ~np.isfinite(samples[start : start + step]).reshape(len(samples[start : start + step]), -1).all(1)
-            if bad.any():
-                what = f"{name} holds NaN or infinity in sample {start + int(bad.argmax())}"
-                raise UserError(where, what, "mend or remove that sample")
+
+
+def _check_count(samples: Sequence[Array] | Array, labels: Array, name: str, where: str) -> None:
+    count = len(labels) if labels.ndim else 1
+    if count != len(samples) or not labels.ndim:
+        raise UserError(
+            where, f"{name} has {len(samples)} samples, but there are {count} labels", "give one label a sample"
+        )
+
+
+def _check_finite(samples: Sequence[Array] | Array, name: str, where: str) -> None:
+    if not isinstance(samples, np.ndarray) or samples.dtype.kind != "f":
+        return
+    step = max(1, preprocess.BLOCK // max(1, samples[0].size))
+    for start in range(0, len(samples), step):
+        block = samples[start : start + step]
+        bad = ~np.isfinite(block).reshape(len(block), -1).all(1)
+        if bad.any():
+            what = f"{name} holds NaN or infinity in sample {start + int(bad.argmax())}"
+            raise UserError(where, what, "mend or remove that sample")
 
 
 def _is_table(value: Any) -> bool:

@@ -31,7 +31,8 @@ def bind(dataset: Dataset, signature: Signature, where: object = "the model") ->
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"'{k}' has {n}" for k, n in lengths.items())
         raise UserError(dataset.name, f"unequal numbers of samples: {text}", "give every input as many")
-    bound = replace(dataset, inputs=inputs)
+    notes = [note for i in signature.inputs for note in _outside(_find(dataset, signature, i), i, dataset.name)]
+    bound = replace(dataset, inputs=inputs, warnings=(*dataset.warnings, *notes))
     if signature.outputs:
         check_labels(bound, _classes(signature.outputs[0]))
     return bound
@@ -91,7 +92,8 @@ def _cast(stored: Array, info: TensorInfo, name: str, where: str) -> Array:
 
 def _block(values: Array, info: TensorInfo, target: np.dtype[Any], name: str, start: int) -> Array:
     if target.kind not in "iu":
-        cast: Array = values.astype(target)
+        with np.errstate(over="ignore"):  # told below, by sample
+            cast: Array = values.astype(target)
         if target.itemsize < values.dtype.itemsize and values.dtype.kind == "f":
             bad = ~np.isfinite(cast).reshape(len(cast), -1).all(1)
             if bad.any():
@@ -110,6 +112,22 @@ def _block(values: Array, info: TensorInfo, target: np.dtype[Any], name: str, st
         what = f"values {values.min():g} to {values.max():g} do not fit {info.dtype} of the model's input '{info.name}'"
         raise UserError(name, what, "give the values that the model takes")
     return values.astype(target)
+
+
+def _outside(values: Array, info: TensorInfo, name: str) -> list[str]:
+    """Whether an integer input's range is left by much of the data, or hardly used: not normalized, or twice."""
+    if info.scale is None:
+        return []
+    limits = np.iinfo(info.dtype)
+    low, high = ((v - (info.zero_point or 0)) * info.scale for v in (limits.min, limits.max))
+    part = values[:: max(1, len(values) // 256)].astype(np.float32)
+    held = f"of {part.min():.4g} to {part.max():.4g}, input '{info.name}' holds {low:.4g} to {high:.4g}"
+    outside = float(((part < low - info.scale) | (part > high + info.scale)).mean())
+    if outside > 0.1:
+        return [f"{name}: {outside:.0%} of the values are clipped ({held}): not normalized?"]
+    if part[0].size > 16 and float(part.max() - part.min()) < 8 * info.scale:
+        return [f"{name}: the values fall on a few steps ({held}): normalized twice?"]
+    return []
 
 
 def _check_shape(stored: Array, info: TensorInfo, name: str, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgelathe.core.dataset_types import Array, Dataset
 
@@ -16,25 +16,43 @@ LOOKED_AT = 512  # samples are enough for a mean and a deviation
 
 
 def duplicates(a: Dataset, b: Dataset) -> list[tuple[int, int]]:
-    """Pairs (index in a, first index in b) of samples with equal inputs, by hash. Both sets bound to the same model."""
+    """Pairs (index in a, first index in b) of samples with equal inputs, by hash of their values as float32."""
     seen: dict[bytes, int] = {}
-    for i in range(len(b)):
-        seen.setdefault(_digest(b, i), i)
-    return [(i, seen[d]) for i in range(len(a)) if (d := _digest(a, i)) in seen]
+    for i, digest in enumerate(_digests(b)):
+        seen.setdefault(digest, i)
+    return [(i, seen[digest]) for i, digest in enumerate(_digests(a)) if digest in seen]
 
 
 def compare(a: Dataset, b: Dataset) -> list[str]:
-    """Warnings about two datasets bound to one model: what looked odd in each, and clearly different statistics.
+    """Warnings about calibration data `a` and evaluation data `b`, bound to a model or not.
 
-    Per channel, the samples' means (and their deviations) are compared: a difference of more than one pooled
-    standard deviation (Cohen, Statistical Power Analysis, 2nd ed., 2.2: 0.8 is large), or a ratio of the
-    deviations beyond 2, is clear.
+    What looked odd in each, samples in both, and clearly different statistics: per channel, the samples' means
+    differ by more than one pooled standard deviation (Cohen, Statistical Power Analysis, 2nd ed., 2.2: 0.8 is a
+    large effect), or the deviations within samples by more than a factor of 2.
     """
     notes = [*a.warnings, *(w for w in b.warnings if w not in a.warnings)]
-    for name in a.inputs:
-        if name in b.inputs and a.inputs[name].shape[1:] == b.inputs[name].shape[1:]:
-            notes += _different(a.inputs[name], b.inputs[name], f"input '{name}' of {a.name} and {b.name}")
+    pairs = duplicates(a, b)
+    if pairs:
+        i, j = pairs[0]
+        both = f"{len(pairs)} of {len(a)} samples of {a.name} are in {b.name} too"
+        notes.append(f"{both} (sample {i} is sample {j} there): accuracy on them is flattered")
+    for name, (x, y) in _matching(a, b).items():
+        if x.shape[1:] == y.shape[1:]:
+            notes += _different(x, y, f"{name or 'the inputs'} of {a.name} and {b.name}")
     return notes
+
+
+def _main(dataset: Dataset) -> dict[str, Array]:
+    """The inputs proper: before `bind`, an `x` may have other arrays beside it."""
+    only = {k: v for k, v in dataset.inputs.items() if k in ("", "x")}
+    return only or dict(dataset.inputs)
+
+
+def _matching(a: Dataset, b: Dataset) -> dict[str, tuple[Array, Array]]:
+    ours, theirs = _main(a), _main(b)
+    if len(ours) == len(theirs) == 1:
+        return {k: (v, w) for (k, v), w in zip(ours.items(), theirs.values(), strict=True)}
+    return {k: (v, theirs[k]) for k, v in ours.items() if k in theirs}
 
 
 def suspicions(values: Array, stored: Sequence[Array] | Array, where: str) -> list[str]:
@@ -62,11 +80,13 @@ def suspicions(values: Array, stored: Sequence[Array] | Array, where: str) -> li
     return notes
 
 
-def _digest(dataset: Dataset, i: int) -> bytes:
-    h = hashlib.blake2b(digest_size=16)
-    for name in sorted(dataset.inputs):
-        h.update(np.ascontiguousarray(dataset.inputs[name][i]).data)
-    return h.digest()
+def _digests(dataset: Dataset) -> Iterator[bytes]:
+    inputs = [v for _, v in sorted(_main(dataset).items())]
+    for i in range(len(inputs[0])):
+        h = hashlib.blake2b(digest_size=16)
+        for values in inputs:
+            h.update(np.ascontiguousarray(values[i], np.float32).data)
+        yield h.digest()
 
 
 def _part(values: Array) -> Array:

@@ -154,8 +154,11 @@ def _normalize(samples: Array, steps: Preprocess, where: str) -> Array:
     out = np.empty([samples.shape[a] for a in axes], np.float32)
     step = max(1, BLOCK // max(1, samples[0].size))
     for start in range(0, len(samples), step):
-        block = samples[start : start + step].astype(np.float32)
-        out[start : start + step] = ((block - mean) / std).transpose(axes)
+        with np.errstate(over="ignore"):
+            block = samples[start : start + step].astype(np.float32)
+            out[start : start + step] = ((block - mean) / std).transpose(axes)
+        if not np.isfinite(out[start : start + step]).all():
+            raise UserError(where, "values become infinite by mean and std", "scale the stored values")
     return out
 
 
