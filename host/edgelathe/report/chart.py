@@ -10,8 +10,8 @@ from typing import Any
 from edgelathe.report import units, view
 
 WIDTH, HEIGHT = 520, 340
-LEFT, RIGHT, TOP, BOTTOM = 58, 20, 16, 48
-LINE = 15  # height of a label
+LEFT, RIGHT, TOP, BOTTOM = 58, 32, 16, 48
+LINE = 18  # height of a label
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def resolve(text: str | None) -> URL:
     forms = "give a path, sqlite:///path or postgresql+psycopg://user@host/name"
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise UserError("store", "the address cannot be understood", forms) from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")

@@ -1,0 +1,251 @@
+"""Documents with one of everything, as the commands make them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from edgelathe.core.device import Probe, Runtime, SessionOptions
+from edgelathe.core.interval import Interval
+from edgelathe.core.result import Accuracy, BudgetLine, Candidate, Latency
+from edgelathe.report.document import fit_document
+
+OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider", 1, {"session.x64quantprecision": "1"})
+SHA = "0123456789abcdef" * 4
+PROBE = Probe(
+    "local",
+    "x86_64",
+    "AMD EPYC <7B13>",
+    2,
+    8_000_000_000,
+    "3.11.9",
+    (Runtime("onnxruntime", "1.32.0", ("CPUExecutionProvider",)),),
+    emulated=False,
+    features=frozenset({"avx2", "sse4_2"}),
+    profile="x86-cpu",
+    extra={"temperature_c": 48.5, "load": [0.1, 0.2, 0.3]},
+)
+
+
+def latency(p50: float, reach: float, n: int = 1200) -> Latency:
+    p = {"p50": p50, "p90": p50 * 1.05, "p95": p50 * 1.1, "p99": p50 * 1.3}
+    ci = {k: Interval(v - reach, v + reach) for k, v in p.items()}
+    ci["p99"] = Interval(p["p99"] - reach, math.inf)
+    return Latency(**p, mean=p50 * 1.01, min=p50 * 0.97, max=p50 * 2, n=n, ci=ci)
+
+
+def accuracy(value: float, drop: float | None, reach: float = 0.003) -> Accuracy:
+    ends = (None, None) if drop is None else (drop - reach, drop + reach)
+    return Accuracy("top1", value, 540, value - 0.02, value + 0.015, drop, *ends)
+
+
+def candidate(
+    id_: str, recipe: str, size: int, p50: float, *, reach: float, drop: float | None, **more: Any
+) -> Candidate:
+    return Candidate(
+        id=id_,
+        recipe=recipe,
+        format="onnx",
+        options=OPTIONS,
+        bytes=size,
+        sha256=SHA,
+        status="measured",
+        latency=latency(p50, reach),
+        accuracy=accuracy(0.978 - (drop or 0), drop),
+        throughput=1000 / p50,
+        peak_bytes=41_000_000,
+        load_ms=12.5,
+        **more,
+    )
+
+
+BASELINE = candidate("baseline", "", 140_000, 0.0612, reach=0.0008, drop=None)
+INT8 = candidate("c1", "int8", 43_400, 0.0381, reach=0.0006, drop=0.001, warnings=("the governor is 'ondemand'",))
+PRUNED = candidate("c2", "prune(channels=0.3)+int8", 25_200, 0.031, reach=0.001, drop=0.016)
+FP16 = candidate("c3", "fp16", 72_800, 0.0638, reach=0.002, drop=0.0)
+FAILED = Candidate(
+    "c4", "sparse(threshold=<0.5>)", "onnx", OPTIONS, status="failed", why="the runtime ended with signal 11"
+)
+REJECTED = FP16.with_(id="c5", recipe="int4", status="rejected", why="accuracy fell to chance", latency=None)
+CANDIDATES = [INT8, PRUNED, FP16, FAILED, REJECTED]
+
+SIZE = BudgetLine("size<=0.35x", "size", 49_000.0, 43_400.0, 43_400.0, 140_000.0, "met")
+DROP = BudgetLine("accuracy.drop<=2%", "accuracy.drop", 0.02, 0.001, 0.0046, 0.0, "met")
+
+
+def fit(**changes: Any) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "run": "7f3a91c2",
+        "met": True,
+        "reason": "met by int8: size 43.4 kB, drop 0.1 points",
+        "profile": "x86-cpu",
+        "model": {"path": "/models/digits <b>.onnx", "sha256": SHA, "format": "onnx", "bytes": 140_000},
+        "device": PROBE.to_json(),
+        "budget": [SIZE, DROP],
+        "baseline": BASELINE,
+        "chosen": "c1",
+        "candidates": CANDIDATES,
+        "timing": {"total_s": 31.25, "compress_s": 4.0, "measure_s": 25.0},
+    }
+    return fit_document(**{**parts, **changes})
+
+
+def judged() -> dict[str, list[BudgetLine]]:
+    """Budget lines by candidate, as the loop has them."""
+    open_ = BudgetLine(
+        DROP.expr, DROP.metric, 0.02, 0.016, 0.025, 0.0, "undecided", "about 1.8 times the samples would settle it"
+    )
+    missed = BudgetLine(SIZE.expr, SIZE.metric, 49_000.0, 72_800.0, 72_800.0, 140_000.0, "missed")
+    return {"c1": [SIZE, DROP], "c2": [SIZE, open_], "c3": [missed, DROP]}
+
+
+def running() -> dict[str, Any]:
+    """A fit of which only the baseline and one candidate are there."""
+    return fit(met=None, reason="", chosen=None, budget=[], candidates=[INT8], timing={})
+
+
+RESULT = {"runtime": "onnxruntime", "options": OPTIONS.to_json(), "warnings": []}
+SESSION = {"runtime": "onnxruntime", **OPTIONS.to_json()}
+TENSOR = {"name": "input", "shape": [None, 1, 8, 8], "dtype": "float32"}
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "bench": {
+        "schema": "edgelathe.bench/1",
+        "device": "local",
+        "results": [
+            {"model": "a.onnx", "latency_ms": latency(3.05, 0.01).to_json(), **RESULT},
+            {"model": "b.onnx", "latency_ms": latency(2.88, 0.01).to_json(), **RESULT},
+        ],
+        "comparisons": [
+            {"a": "a.onnx", "b": "b.onnx", "ratio": 0.944, "low": 0.939, "high": 0.949, "verdict": "faster"}
+        ],
+    },
+    "eval": {
+        "schema": "edgelathe.eval/1",
+        "device": "local",
+        "results": [
+            {
+                "model": "b.onnx",
+                "accuracy": accuracy(0.876, None).to_json(),
+                "parity": {"n": 540, "same": 539, "max_difference": 0.031},
+                **RESULT,
+            }
+        ],
+    },
+    "compress": {
+        "schema": "edgelathe.compress/1",
+        "model": "out.onnx",
+        "recipe": "fold+int8",
+        "bytes_before": 140_000,
+        "bytes_after": 43_400,
+        "sha256": SHA,
+        "options": SESSION,
+        "steps": [
+            {
+                "use": "int8",
+                "seconds": 0.41,
+                "layers": [
+                    {"layer": "conv1", "done": True, "what": "int8"},
+                    {"layer": "fc", "done": False, "what": "8 channels only"},
+                ],
+            }
+        ],
+    },
+    "inspect": {
+        "schema": "edgelathe.inspect/1",
+        "format": "onnx",
+        "bytes": 140_000,
+        "parameters": 34_000,
+        "macs": 900_000,
+        "inputs": [TENSOR],
+        "outputs": [{**TENSOR, "name": "out", "shape": [None, 10]}],
+        "layers": [
+            {
+                "name": "conv1",
+                "op": "Conv",
+                "parameters": 320,
+                "macs": 18_432,
+                "bytes": 1280,
+                "steps": ["int8", "prune"],
+            }
+        ],
+    },
+    "runs": {
+        "schema": "edgelathe.runs/1",
+        "runs": [
+            {
+                "run": "7f3a91c2",
+                "state": "done",
+                "model": "/m/a.onnx",
+                "device": "cam",
+                "started": "2026-11-03T10:00:00+00:00",
+                "finished": None,
+                "met": True,
+            }
+        ],
+    },
+    "probe": {"schema": "edgelathe.probe/1", **PROBE.to_json()},
+    "devices": {
+        "schema": "edgelathe.devices/1",
+        "devices": [
+            {
+                "name": "cam",
+                "url": "ssh://pi@cam",
+                "root": None,
+                "python": None,
+                "profile": "raspberry-pi-4",
+                "fingerprint": "SHA256:abc",
+            }
+        ],
+    },
+    "doctor": {
+        "schema": "edgelathe.doctor/1",
+        "device": "cam",
+        "checks": [
+            {"name": "key", "status": "ok", "what": "ED25519", "mend": ""},
+            {
+                "name": "governor",
+                "status": "warning",
+                "what": "'ondemand': latencies will wander",
+                "mend": "set 'performance'",
+            },
+            {"name": "runtime", "status": "broken", "what": "none found", "mend": "edgelathe device install cam"},
+        ],
+    },
+    "profiles": {
+        "schema": "edgelathe.profiles/1",
+        "profiles": [
+            {
+                "name": "x86-cpu",
+                "title": "a PC",
+                "machine": "x86_64",
+                "runtimes": [
+                    {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "threads": 1, "config": {}}
+                ],
+            }
+        ],
+    },
+    "fleet-check": {
+        "schema": "edgelathe.fleet-check/1",
+        "ready": False,
+        "devices": [
+            {
+                "name": "cam-1",
+                "group": "shops",
+                "state": "ready",
+                "why": "",
+                "agent": "0.1.0",
+                "runtimes": [{"name": "onnxruntime", "version": "1.32.0"}],
+                "free_bytes": 11_000_000_000,
+            },
+            {"name": "cam-2", "group": "shops", "state": "unreachable", "why": "no answer from cam-2:22"},
+        ],
+    },
+    "rollout": {
+        "schema": "edgelathe.rollout/1",
+        "id": "7f3a",
+        "state": "running",
+        "waves": [],
+        "devices": [{"name": "cam-1", "state": "active", "why": ""}],
+        "gates": [],
+    },
+}
