@@ -41,7 +41,7 @@ def fold(model: ir.Model, allowed: Callable[[ir.Node], bool] = lambda _: True) -
     graph, opsets = model.graph, dict(model.opset_imports)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    _infer_shapes(model)
+    infer_shapes(model)
     names, notes, changed = Names(graph), [], True
     while changed:
         changed = False
@@ -99,7 +99,7 @@ def _does_nothing(node: ir.Node) -> bool:
     return node.op_type in ("Sum", "Concat") and len(node.inputs) == 1
 
 
-def _infer_shapes(model: ir.Model) -> None:
+def infer_shapes(model: ir.Model) -> None:
     """Shapes of inner values, which the rules look at; a model that defeats inference is folded without them."""
     import contextlib
 

@@ -73,7 +73,7 @@ def constant(graph: ir.Graph, data: NDArray[Any], name: str) -> ir.Value:
     """A new initializer."""
     import onnx_ir as ir
 
-    tensor = ir.tensor(np.ascontiguousarray(data), name=name)
+    tensor = ir.tensor(np.array(data, order="C"), name=name)
     value = ir.Value(name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -1,0 +1,158 @@
+"""`int8`: static quantization in the form that ONNX Runtime fuses into integer kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgelathe.calibrate import ranges, scales
+from edgelathe.compress import opset, qdq, qplan, qweights
+from edgelathe.compress.canonical import canonical
+from edgelathe.compress.fold import infer_shapes
+from edgelathe.compress.graph import Names, array, bypass, layer, options_for
+from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Hardware
+from edgelathe.model import onnx as onnx_model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgelathe.calibrate.ranges import Statistics
+    from edgelathe.calibrate.scales import Grid
+    from edgelathe.compress.qplan import Plan
+    from edgelathe.model.types import Model
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `int8`."""
+
+    scale: str = option("mse", "how the range of activations is chosen", choices=tuple(scales.RULES))
+    percentile: float = option(99.99, "share of values inside the range, for scale=percentile, in %", low=50, high=100)
+    per_channel: bool = option(True, "one scale per output channel of the weights")
+    correct: bool = option(True, "take the mean error of rounded weights out of the biases")
+    signed: bool | None = option(None, "int8 activations, else uint8")
+    reduce: bool | None = option(None, "7-bit weights, for CPUs that add two products in 16 bits")
+    exact: bool | None = option(None, "ask ONNX Runtime for integer products without 16-bit sums (x86)")
+    weights: int = option(8, "bits of the weights", choices=(8,))
+    activations: int = option(8, "bits of the activations", choices=(8,))
+
+
+def resolve(options: Options, hardware: Hardware) -> Options:
+    """Fill the open choices.
+
+    Arm multiplies int8 by int8 exactly. x86 multiplies uint8 by int8: exactly with VNNI, without it two products are
+    added in saturating 16 bits, which weights within -64..64 never reach (255 * 64 * 2 < 2**15). Where the machine is
+    not known the signed form runs everywhere, with exact products asked for.
+    """
+    x86 = hardware.machine in ("x86_64", "AMD64", "amd64", "i686")
+    narrow = x86 and "vnni" not in hardware.features
+    signed = not x86 if options.signed is None else options.signed
+    exact = options.exact
+    reduce = narrow and not exact if options.reduce is None else options.reduce
+    if exact is None:
+        exact = not reduce and (narrow or hardware.machine is None)
+    return replace(options, signed=signed, reduce=reduce, exact=exact)
+
+
+def apply(model: Model, options: Options, context: Context) -> Applied:
+    """Quantize every layer that ONNX Runtime has an integer kernel for; inputs and outputs of the model stay float.
+
+    Raises UserError where there are no calibration samples, or activations are not finite.
+    """
+    if context.data is None or not len(context.data):
+        raise UserError("int8", "needs calibration data", "give them with --data")
+    options = resolve(options, Hardware(None, frozenset()))
+    model, notes = opset.at_least(model)
+    graph_model = onnx_model.to_ir(model)
+    graph = graph_model.graph
+    infer_shapes(graph_model)
+    names = Names(graph)
+    canonical(graph, names)
+    plan = qplan.plan(graph, lambda node: options_for(options, node, context.overrides) is not None)
+    skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
+    if not plan.weights:
+        return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
+    statistics = _observe(onnx_model.from_ir(graph_model, model.name), plan, context, options)
+    grids = _grids(plan, statistics, options, context)
+    notes += _write(graph, names, plan, grids, statistics, options, context)
+    _finish(graph_model, names)
+    config = {"session.x64quantprecision": "1"} if options.exact else {}
+    return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
+
+
+def _observe(model: Model, plan: Plan, context: Context, options: Options) -> dict[str, Statistics]:
+    """Statistics of every value that gets a grid, with means where a bias is corrected by them."""
+    assert context.data is not None
+    wanted: dict[str, int | None] = {str(root.name): None for root in plan.grid.values()}
+    if options.correct:
+        for node in plan.weights:
+            wanted[str(node.inputs[0].name)] = 1 if node.op_type == "Conv" else -1  # type: ignore[union-attr]  # has data
+    return ranges.collect(model, context.data, wanted)
+
+
+def _grids(plan: Plan, statistics: dict[str, Statistics], options: Options, context: Context) -> dict[ir.Value, Grid]:
+    out: dict[ir.Value, Grid] = {}
+    for root in dict.fromkeys(plan.grid.values()):
+        producer = root.producer()
+        chosen = (options_for(options, producer, context.overrides) if producer is not None else None) or options
+        low, high = scales.RULES[chosen.scale](statistics[str(root.name)], 256, chosen.percentile)
+        out[root] = scales.affine(low, high, bool(options.signed))
+    return {value: out[root] for value, root in plan.grid.items()}
+
+
+def _write(
+    graph: ir.Graph,
+    names: Names,
+    plan: Plan,
+    grids: dict[ir.Value, Grid],
+    statistics: dict[str, Statistics],
+    options: Options,
+    context: Context,
+) -> tuple[Note, ...]:
+    """Write weights first, then values in graph order, then drop the clamps that the grids do."""
+    writer, notes = qdq.Writer(graph, names), []
+    for node in plan.weights:
+        source = node.inputs[0]
+        assert source is not None
+        own = options_for(options, node, context.overrides) or options
+        seen = statistics.get(str(source.name))
+        stored = qweights.store(
+            node, grids[source].scale, seen.mean if own.correct and seen else None,
+            largest=64 if own.reduce else 127, per_channel=own.per_channel,
+        )  # fmt: skip
+        writer.weights(node, stored, grids[source].scale)
+        notes.append(Note(layer(node), True, f"int8, {'a scale per channel' if own.per_channel else 'one scale'}"))
+    integer = {*plan.weights, *plan.others, *plan.clamps}
+    for node in plan.others:
+        for index, value in enumerate(node.inputs):
+            data = array(value)
+            if node.op_type in qplan.MATH and data is not None:
+                writer.operand(node, index, bool(options.signed))
+    order = [v for v in (*graph.inputs, *(o for n in tuple(graph) for o in n.outputs)) if v in grids]
+    for value in order:
+        producer = value.producer()
+        writer.value(value, grids[value], None if producer in integer else integer)
+    for node in plan.clamps:
+        assert node.inputs[0] is not None
+        bypass(node, node.inputs[0])
+    return tuple(notes)
+
+
+def _finish(model: ir.Model, names: Names) -> None:
+    import onnx_ir.passes.common as passes
+
+    passes.RemoveUnusedNodesPass()(model)
+    qdq.shorten(model.graph, names)
+
+
+SPEC = StepSpec(
+    "integer activations and weights, calibrated",
+    Options,
+    apply,
+    needs=frozenset({"data"}),
+    after=("fold",),
+    resolve=resolve,
+    final=True,
+)

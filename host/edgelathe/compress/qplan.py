@@ -1,0 +1,185 @@
+"""Which layers compute in integers, and which values are stored so: the plan that `qdq` then writes.
+
+A layer with weights is integer; what lies between two such layers follows where ONNX Runtime has an integer kernel for
+it. What comes after the last layer with weights stays float: nothing is gained there, and answers are lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelathe.compress.graph import array, number, scalar, standard_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
+# Operators by what their integer form does. ONNX Runtime fuses each between DequantizeLinear and QuantizeLinear.
+WEIGHTS = frozenset(("Conv", "Gemm", "MatMul"))
+MATH = frozenset(("Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid", "LeakyRelu"))
+MOVES = frozenset(
+    ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Resize", "Split", "Slice", "Gather", "Pad", "DepthToSpace")
+)  # the stored numbers only move: output and input have one grid
+CLAMPS = frozenset(("Relu", "Clip"))  # done by the clipping of a grid that starts, or ends, where they do
+
+
+@dataclass
+class Plan:
+    """What becomes integer.
+
+    Attributes:
+        weights: nodes with constant weights that become integer, in order.
+        others: nodes without weights that compute in integers.
+        clamps: nodes that vanish into the grid of their output.
+        grid: for each value stored in integers, the value whose statistics give its scale.
+        why: reasons of nodes with weights that stay float.
+    """
+
+    weights: list[ir.Node] = field(default_factory=list)
+    others: list[ir.Node] = field(default_factory=list)
+    clamps: list[ir.Node] = field(default_factory=list)
+    grid: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    why: dict[ir.Node, str] = field(default_factory=dict)
+
+
+def plan(graph: ir.Graph, allowed: Callable[[ir.Node], bool]) -> Plan:
+    """Decide for every node; `allowed` says whether the recipe lets a node be changed."""
+    nodes, out = list(standard_nodes(graph)), Plan()
+    kinds: dict[ir.Node, str] = {}
+    for node in nodes:
+        kind, why = _kind(node)
+        if kind == "weights" and not allowed(node):
+            kind, why = "", "skipped by the recipe"
+        if why:
+            out.why[node] = why
+        if kind and (kind == "weights" or allowed(node)):
+            kinds[node] = kind
+    leads, wanted = _backwards(nodes, kinds)
+    for node in nodes:
+        _forwards(node, kinds.get(node, ""), leads, wanted, out)
+    return out
+
+
+def _kind(node: ir.Node) -> tuple[str, str]:
+    """One of weights, math, moves, clamp and "" (float), with the reason for a layer with weights that stays float."""
+    op, w = node.op_type, array(node.inputs[1]) if len(node.inputs) > 1 else None
+    if op in ("Conv", "Gemm") or (op == "MatMul" and w is not None):
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if w is None or (bias is not None and array(bias) is None):
+            return "", "its weights are computed by the model"
+        if w.dtype != np.float32 or not np.isfinite(w).all():
+            return "", f"its weights are {w.dtype}" if w.dtype != np.float32 else "its weights are not finite"
+        if (op == "MatMul" and w.ndim != 2) or number(node, "transA", 0):
+            return "", "ONNX Runtime has no integer kernel for this form"
+        return "weights", ""
+    if op == "ConvTranspose":
+        return "", "ONNX Runtime has no integer kernel for it"
+    if op in MATH:
+        return ("math" if _math_fits(node) else ""), ""
+    if op in CLAMPS:
+        return ("clamp" if _clamp_fits(node) else ""), ""
+    return ("moves" if op in MOVES and _moves_fit(node) else ""), ""
+
+
+def _math_fits(node: ir.Node) -> bool:
+    if node.op_type == "AveragePool":
+        return "dilations" not in node.attributes
+    constants = [array(v) for v in node.inputs]
+    return all(a is None or (a.dtype == np.float32 and np.isfinite(a).all()) for a in constants) and any(
+        a is None for a in constants
+    )
+
+
+def _clamp_fits(node: ir.Node) -> bool:
+    if node.op_type == "Relu":
+        return True
+    bounds = [scalar(v) for v in node.inputs[1:] if v is not None]
+    low, high = (scalar(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2))
+    return None not in bounds and (low is None or low <= 0) and (high is None or high >= 0)
+
+
+def _moves_fit(node: ir.Node) -> bool:
+    if any(array(v) is None for v in node.inputs[1:] if v is not None and node.op_type not in ("Reshape", "Resize")):
+        return False
+    if node.op_type == "Pad":
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        return number(node, "mode", "constant") != "constant" or value is None or scalar(value) == 0
+    if node.op_type == "MaxPool":
+        return len(node.outputs) == 1
+    return node.op_type != "Resize" or number(node, "mode", "nearest") == "nearest"
+
+
+def _data(node: ir.Node, kind: str) -> list[ir.Value]:
+    """The inputs that carry activations."""
+    inputs = node.inputs if kind == "math" else node.inputs[:1]
+    return [v for v in inputs if v is not None and array(v) is None]
+
+
+def _backwards(nodes: list[ir.Node], kinds: dict[ir.Node, str]) -> tuple[set[ir.Node], set[ir.Value]]:
+    """Nodes with a layer with weights downstream, and values that are only read by such layers or moved to them."""
+    leads: set[ir.Node] = set()
+    wanted: set[ir.Value] = set()
+    for node in reversed(nodes):
+        readers = [u.node for o in node.outputs for u in o.uses()]
+        if any(kinds.get(r) == "weights" or r in leads for r in readers):
+            leads.add(node)
+        kind = kinds.get(node, "")
+        moved = kind == "moves" and all(o in wanted for o in node.outputs)
+        if kind != "weights" and not moved:
+            continue
+        source = node.inputs[0]
+        if source is not None and all(_integer_reader(u.node, kinds, wanted) for u in source.uses()):
+            wanted.add(source)
+    return leads, {v for v in wanted if not v.is_graph_output()}
+
+
+def _integer_reader(node: ir.Node, kinds: dict[ir.Node, str], wanted: set[ir.Value]) -> bool:
+    kind = kinds.get(node, "")
+    return kind == "weights" or (kind == "moves" and all(o in wanted for o in node.outputs))
+
+
+def _forwards(node: ir.Node, kind: str, leads: set[ir.Node], wanted: set[ir.Value], out: Plan) -> None:
+    """Settle one node; those before it are settled."""
+    data, stored = _data(node, kind), out.grid
+    if kind == "weights":
+        for value in data:
+            stored.setdefault(value, value)
+        out.weights.append(node)
+        # A product without a grid behind it gives float directly; a convolution has no such kernel.
+        if node.op_type == "Conv" or node in leads:
+            _store(node, out)
+    elif kind == "math" and node in leads and any(v in stored for v in data):
+        for value in data:
+            stored.setdefault(value, value)
+        out.others.append(node)
+        _store(node, out)
+    elif kind == "moves" and data and ((data[0] in stored and node in leads) or all(o in wanted for o in node.outputs)):
+        root = stored.setdefault(data[0], data[0])
+        out.others.append(node)
+        for o in node.outputs:
+            stored[o] = root
+    elif kind == "clamp" and data and data[0] in stored and (node in leads or _only_reader(data[0])):
+        out.clamps.append(node)
+        if _only_reader(data[0]):
+            del stored[data[0]]
+        _store(node, out)
+
+
+def _store(node: ir.Node, out: Plan) -> None:
+    for o in node.outputs:
+        out.grid[o] = o
+
+
+def _only_reader(value: ir.Value) -> bool:
+    """Whether a clamp on this value is all that reads it, and it comes out of a layer: then the layer does it."""
+    producer = value.producer()
+    return (
+        len(value.uses()) == 1
+        and not value.is_graph_output()
+        and producer is not None
+        and producer.op_type not in MOVES
+    )
