@@ -38,6 +38,7 @@ def check_ranking(labels: Array, outputs: Array, where: str) -> None:
 
 def check_targets(labels: Array, outputs: Array, where: str) -> None:
     """Targets have the outputs' number of values per sample, all finite."""
+    _numbers(labels, where)
     want, have = flat(outputs).shape, flat(labels).shape
     if want != have:
         raise UserError(
@@ -48,6 +49,7 @@ def check_targets(labels: Array, outputs: Array, where: str) -> None:
 
 
 def _whole(labels: Array, outputs: Array, where: str, k: int) -> None:
+    _numbers(labels, where)
     if labels.size != len(outputs) or len(labels) != len(outputs):
         raise UserError(where, f"labels {labels.shape} for {len(outputs)} samples", "give one class per sample")
     values = labels.reshape(-1).astype(np.float64)
@@ -63,6 +65,11 @@ def _whole(labels: Array, outputs: Array, where: str, k: int) -> None:
             f"label {values[at]:.0f} of sample {at} is outside 0..{k - 1}",
             "number the classes as the model does",
         )
+
+
+def _numbers(labels: Array, where: str) -> None:
+    if labels.dtype.kind not in "biuf":
+        raise UserError(where, f"labels of type {labels.dtype} are no numbers", "store them as integers or floats")
 
 
 def check_nothing(_labels: Array, _outputs: Array, _where: str) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.core.claim import Claim
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.result import Accuracy
 from edgelathe.stats import labels as check
 from edgelathe.stats import scores, user_metric
 from edgelathe.stats.paired import Bootstrap, Estimate, Weighted, bootstrap, paired_drop, percentile, replicates
 from edgelathe.stats.proportion import wilson
-
-if TYPE_CHECKING:
-    from edgelathe.core.claim import Claim
 
 Array = NDArray[np.generic]
 Pair = Callable[[Array, Array], Array]
@@ -159,6 +157,16 @@ def compare_accuracy(
         drop = percentile(sign * (first - second), sign * (base - now), n, how.step)
     accuracy = Accuracy(metric.name, value.value, len(outputs), value.low, value.high)
     return replace(accuracy, drop=drop.value, drop_low=drop.low, drop_high=drop.high), value.claim, drop.claim
+
+
+def against(metric: Metric, baseline: float, drop: Claim) -> Claim:
+    """The claim on a candidate's value that follows from its drop: narrower than its own, as samples are paired.
+
+    For limits such as `accuracy>=0.98x`, which compare with the baseline's value on the same samples.
+    """
+    sign = -1 if metric.better == "higher" else 1
+    lower, upper = sorted((baseline + sign * drop.lower, baseline + sign * drop.upper))
+    return Claim(baseline + sign * drop.value, lower, upper, n=drop.n)
 
 
 def chance(metric: Metric, labels: Array, classes: int) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.core.claim import Claim
 from edgelathe.core.interval import Interval
 from edgelathe.stats.special import binomial_window
 
@@ -87,6 +89,14 @@ def bounds(ordered: Sorted, q: float, alpha: float, size: float | None = None) -
 def interval(ordered: Sorted, q: float, size: float | None = None) -> Interval:
     """The two-sided 95% interval of quantile q, from ascending samples; see `bounds`."""
     return bounds(ordered, q, 0.025, size)
+
+
+def claim(values: Sequence[float], q: float) -> Claim:
+    """Quantile q of a few independent values, in any order, with one-sided 95% bounds."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    found = bounds(ordered, q, 0.05)
+    value = quantile(ordered, q)
+    return Claim(value, min(found.low, value), max(found.high, value), n=len(ordered))
 
 
 def _check(n: int, q: float, alpha: float) -> None:

@@ -8,33 +8,66 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.stats.special import beta_below, student, z
+
 Blocks = Sequence[NDArray[np.generic]]
 
 
 def effective_size(blocks: Blocks) -> float:
     """How many independent samples the mean of these is worth, from 1 to the number of samples.
 
-    n over the integrated autocorrelation time, whose sum is cut by the initial monotone sequence of Geyer (1992),
-    Practical Markov Chain Monte Carlo, 3.3, on the blocks one after the other. An effect that a block's samples share
-    is a correlation over the block's length, and so counts. Values that are all equal count as independent.
-    Assumes a stationary series; a drift lowers the answer, which is the safe side.
+    n divided by the greater of two estimates of the variance's inflation: `autocorrelation_time` over the samples one
+    after the other, and `block_effect` for what a block's samples share. Values that are all equal count as
+    independent. Assumes a stationary series; a drift lowers the answer, which is the safe side. Chosen by simulation:
+    from 50 samples up, 95% intervals at this size cover 94% or more for independent samples and for AR(1) with rho 0.5,
+    93% or more where blocks share a fifth of the variance, and are at most a tenth wider than they need be where
+    samples are independent.
     """
-    x = np.concatenate([np.asarray(b, np.float64) for b in blocks]) if len(blocks) else np.empty(0)
-    n = len(x)
+    series = [np.asarray(b, np.float64) for b in blocks if len(b)]
+    n = sum(map(len, series))
     if n < 4:
         return float(n)
-    x = x - x.mean()
-    size = 1 << (2 * n - 1).bit_length()  # padded, so that the ends do not meet
-    power = np.abs(np.fft.rfft(x, size)) ** 2
-    covariance = np.fft.irfft(power, size)[:n]
-    if covariance[0] <= 1e-12 * n * max(1e-300, float(np.abs(x).max()) ** 2) or not x.any():
+    values = np.concatenate(series)
+    centred = values - values.mean()
+    if float(centred @ centred) <= 1e-20 * float(values @ values):
         return float(n)
-    rho = covariance / covariance[0]
-    pairs = rho[: n - n % 2].reshape(-1, 2).sum(1)
+    return n / min(n, max(1.0, autocorrelation_time(centred), block_effect(series)))
+
+
+def autocorrelation_time(centred: NDArray[np.float64]) -> float:
+    """Variance of the mean over that of independent values, for a series with mean 0.
+
+    Geyer (1992), Practical Markov Chain Monte Carlo, 3.3: the initial monotone sequence of pair sums of
+    autocorrelations. Subtracting the sample's mean makes each of these too small by about the time / n, and the pairs
+    are summed over a few times the time: hence the last factor, whose 4 is from simulation.
+    """
+    n = len(centred)
+    size = 1 << (2 * n - 1).bit_length()  # padded, so that the ends do not meet
+    covariance = np.fft.irfft(np.abs(np.fft.rfft(centred, size)) ** 2, size)[:n]
+    pairs = (covariance / covariance[0])[: n - n % 2].reshape(-1, 2).sum(1)
     ends = np.flatnonzero(pairs <= 0)
-    kept = np.minimum.accumulate(pairs[: ends[0] if len(ends) else len(pairs)])
-    time = 2 * float(kept.sum()) - 1
-    return float(min(n, max(1.0, n / max(time, 1e-9)))) if time > 0 else float(n)
+    kept = np.minimum.accumulate(pairs[: ends[0]] if len(ends) else pairs)
+    time = max(1.0, 2 * float(kept.sum()) - 1)
+    return time * (1 + 4 * (time - 1) / n)
+
+
+def block_effect(blocks: Sequence[NDArray[np.float64]]) -> float:
+    """Variance of the mean over that of independent values, from the means of the blocks; 1 where they do not differ.
+
+    Batch means (Law, Simulation Modeling and Analysis, 9.5.3), with Student's t for the few blocks there are, once
+    the F test of a one-way layout sees a difference at 20%: without that test 10 blocks of independent samples would
+    cost intervals a sixth wider. Fewer than 4 blocks, or one sample in each, say nothing: 1.
+    """
+    many, n = len(blocks), sum(map(len, blocks))
+    if many < 4 or n < 2 * many:
+        return 1.0
+    values = np.concatenate(blocks)
+    mean = float(values.mean())
+    total = float(((values - mean) ** 2).sum())
+    between = sum(len(b) * (float(b.mean()) - mean) ** 2 for b in blocks)
+    if total <= 0 or beta_below(min(1.0, between / total), (many - 1) / 2, (n - many) / 2) < 0.8:
+        return 1.0
+    return between / (many - 1) / (total / n) * (student(0.025, many - 1) / z(0.025)) ** 2
 
 
 def steady(blocks: Blocks, window: int = 8, tolerance: float = 0.01) -> bool:

@@ -25,17 +25,15 @@ def find(where: str, module_name: str, function_name: str) -> Callable[[Array, A
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except AttributeError:
-        raise UserError(where, f"module {module_name} has no {function_name}", "write module:function") from None
+        module = importlib.import_module(module_name)
     except Exception as e:  # a user's module may fail in any way while it is imported
-        raise UserError(
-            where, f"cannot be imported: {type(e).__name__}: {e}", "check the module's name and folder"
-        ) from e
+        what = f"cannot be imported: {type(e).__name__}: {e}"
+        raise UserError(where, what, "check the module's name and folder") from e
     finally:
         sys.path.remove(here)
+    function = getattr(module, function_name, None)
     if not callable(function):
-        raise UserError(where, f"{function_name} is no function", "write module:function")
+        raise UserError(where, f"module {module_name} has no function '{function_name}'", "write module:function")
     return function  # type: ignore[no-any-return]  # getattr of a module is Any
 
 
