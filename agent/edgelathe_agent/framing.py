@@ -26,6 +26,17 @@ class ProtocolError(Exception):
     """The bytes are no frame, or a frame that this version does not know."""
 
 
+class TooLargeError(ProtocolError):
+    """A frame whose payload is larger than the reader takes, while the stream itself is sound.
+
+    Prefix and header are off the buffer; after `rest` more bytes the next frame begins. `head` is the header.
+    """
+
+    def __init__(self, head: Dict[str, Any], rest: int, limit: int) -> None:
+        super().__init__(f"a payload of {rest} bytes, at most {limit} are taken")
+        self.head, self.rest = head, rest
+
+
 class Frame(NamedTuple):
     """One message: `head` is the JSON object, `body` the raw payload."""
 
@@ -33,37 +44,53 @@ class Frame(NamedTuple):
     body: bytes
 
 
+def front(head: Dict[str, Any], size: int) -> bytes:
+    """All of a frame but its payload of `size` bytes, which is sent after it without being copied together.
+
+    Raises ProtocolError when the frame is larger than the other side accepts.
+    """
+    text = json.dumps(head, separators=(",", ":")).encode()
+    if len(text) > MAX_HEADER or size > MAX_PAYLOAD:
+        raise ProtocolError(f"frame too large: header {len(text)}, payload {size} bytes")
+    return HEAD.pack(MAGIC, len(text), size) + text
+
+
 def pack(head: Dict[str, Any], body: bytes = b"") -> bytes:
     """One frame as bytes. Raises ProtocolError when it is larger than the other side accepts."""
-    text = json.dumps(head, separators=(",", ":")).encode()
-    if len(text) > MAX_HEADER or len(body) > MAX_PAYLOAD:
-        raise ProtocolError("frame too large: header %d, payload %d bytes" % (len(text), len(body)))
-    return HEAD.pack(MAGIC, len(text), len(body)) + text + body
+    return front(head, len(body)) + body
 
 
-def take(buffer: bytearray) -> Optional[Frame]:
+def take(buffer: bytearray, limit: int = MAX_PAYLOAD) -> Optional[Frame]:
     """Cut one whole frame off the front of `buffer`; None while bytes are missing.
 
-    Raises ProtocolError when the front of the buffer is not a frame.
+    Raises ProtocolError when the front of the buffer is not a frame, TooLargeError when its payload is over `limit`.
     """
     start = bytes(buffer[: len(MAGIC)])
     if start != MAGIC[: len(start)]:
         shown = bytes(buffer[:60])
-        raise ProtocolError("not a frame: %r; does the login shell print a banner?" % (shown,))
+        raise ProtocolError(f"not a frame: {shown!r}; does the login shell print a banner?")
     if len(buffer) < HEAD.size:
         return None
     _, head, body = HEAD.unpack_from(buffer)
-    if head > MAX_HEADER or body > MAX_PAYLOAD:
-        raise ProtocolError("frame too large: header %d, payload %d bytes" % (head, body))
-    end = HEAD.size + head + body
-    if len(buffer) < end:
+    if head > MAX_HEADER:
+        raise ProtocolError(f"frame too large: header {head}, payload {body} bytes")
+    begin = HEAD.size + head
+    if len(buffer) < begin or (body <= limit and len(buffer) < begin + body):
         return None
+    fields = _fields(bytes(buffer[HEAD.size : begin]))
+    if body > limit:
+        del buffer[:begin]
+        raise TooLargeError(fields, body, limit)
+    frame = Frame(fields, bytes(memoryview(buffer)[begin : begin + body]))
+    del buffer[: begin + body]
+    return frame
+
+
+def _fields(text: bytes) -> Dict[str, Any]:
     try:
-        fields = json.loads(bytes(buffer[HEAD.size : HEAD.size + head]).decode())
-    except ValueError as e:
-        raise ProtocolError("the header is not JSON: %s" % e) from None
+        fields = json.loads(text.decode())
+    except (ValueError, RecursionError) as e:
+        raise ProtocolError(f"the header is not JSON: {e}") from None
     if not isinstance(fields, dict):
         raise ProtocolError("the header is not a JSON object")
-    frame = Frame(fields, bytes(memoryview(buffer)[HEAD.size + head : end]))
-    del buffer[:end]
-    return frame
+    return fields

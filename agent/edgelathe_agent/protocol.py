@@ -1,6 +1,7 @@
 """The messages between host and agent: one table of requests, imported by both sides.
 
-The agent speaks first: `{"hello": 1, "protocol": PROTOCOL, "agent": sha256, "pid", "python", "machine", "root"}`.
+The agent speaks first: `{"hello": 1, "protocol": PROTOCOL, "agent": sha256, "pid", "python", "machine", "root",
+"runtimes"}`; `runtimes` names those whose packages lie on its path, not yet imported.
 Then the host asks and the agent answers, in order: a request is `{"id": n, "do": verb, ...fields}`, an answer
 `{"id": n, "ok": true, ...}` or `{"id": n, "ok": false, "error": {"kind", "what", "mend"}}`. Before its answer a
 long request may send `{"id": n, "event": "progress", "what": text}`. Closed stdin ends the agent and its children.
@@ -17,6 +18,23 @@ PROTOCOL = 1
 #: Payload bytes of one `put` frame: large enough that the header costs nothing, small enough to resume from.
 CHUNK = 1 << 20
 
+#: Most payload bytes of a request; a larger one is skipped and answered with an error.
+MAX_REQUEST = 8 << 20
+
+
+class Runtime(NamedTuple):
+    """An inference runtime: the package that it is imported from and the model format that it takes."""
+
+    package: str
+    format: str
+
+
+RUNTIMES: Dict[str, Runtime] = {
+    "onnxruntime": Runtime("onnxruntime", "onnx"),
+    "ai-edge-litert": Runtime("ai_edge_litert", "tflite"),
+    "tflite-runtime": Runtime("tflite_runtime", "tflite"),
+}
+
 
 class Verb(NamedTuple):
     """Fields of a request by name and JSON type; `answer` names the fields of a good answer."""
@@ -28,39 +46,52 @@ class Verb(NamedTuple):
 _OBJ, _TEXT, _INT, _NUM, _LIST = (dict,), (str,), (int,), (int, float), (list,)
 
 VERBS: Dict[str, Verb] = {
-    # What the machine is: machine, cpu, features, cores, memory_bytes, model, python, runtimes, emulated, sensors,
-    # clocks, temperature, free_bytes, glibc, ... Runtimes are imported in a child, so a broken one is reported, not fatal.
-    "probe": Verb({}, ("machine", "cpu", "features", "cores", "memory_bytes", "python", "runtimes", "emulated")),
-    # Clocks, temperatures, throttling and load now.
-    "sense": Verb({}, ("clocks_khz", "temperatures_c", "load1", "throttled")),
+    # What the machine is; null: unknown. runtimes: [{"name", "version", "providers"}], each imported in a child of its
+    # own; one that is there but cannot be imported is in `broken`: [{"name", "why"}]. `features` as the kernel names
+    # them. conditions: as `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}].
+    "probe": Verb(
+        {},
+        ("machine", "cpu", "features", "cores", "memory_bytes", "memory_free_bytes", "model", "system", "kernel",
+         "libc", "bits", "python", "implementation", "executable", "pip", "ensurepip", "free_bytes", "governor",
+         "clock_max_khz", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions"),
+    ),
+    # Clocks {cpu: kHz}, temperatures {sensor: Celsius}, load average of the last minute, whether it is throttled now
+    # (null: unknown), and how often it was since boot (null: not counted).
+    "sense": Verb({}, ("clocks_khz", "temperatures_c", "load1", "throttled", "throttle_count")),
     # Content-addressed files. `sizes`: bytes of each file that is whole, `partial`: of each broken transfer.
     "have": Verb({"sha256": _LIST}, ("sizes", "partial")),
-    # One chunk in the payload, at `offset` of a file of `size` bytes. `done` after the last, whose hash must fit.
+    # One chunk in the payload, at `offset` of a file of `size` bytes; a transfer is taken up at what `have` says of its
+    # `partial`. `received`: bytes there now. `done`: the file is whole and its hash fits.
     "put": Verb({"sha256": _TEXT, "size": _INT, "offset": _INT}, ("received", "done")),
+    # `removed`: how many files, whole or partial, were there.
     "remove": Verb({"sha256": _LIST}, ("removed",)),
-    # A model in a child process of its own. `provider` of the answer is the one that runs its nodes.
-    # limits: {"memory_bytes": most RSS of the child, "seconds": most time of one request}; 0: none.
+    # A model in a child process of its own. `provider` of the answer is the one that runs its nodes; inputs and
+    # outputs: [{"name", "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length.
+    # limits: {"memory_bytes": most RSS of the child, "seconds": most time of one request}; 0 or left out: none.
     "open": Verb(
         {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
          "limits": _OBJ},
         ("session", "version", "provider", "load_ms", "inputs", "outputs", "warnings"),
     ),
-    # Arrays for a session: {input: {"sha256", "dtype", "shape": [n, ...]}}, raw C-order bytes in the store. Axis 0 of each
-    # counts samples; a call takes one (or as many as the model's fixed batch).
+    # Arrays for a session: {input: {"sha256", "dtype", "shape": [n, ...]}}, raw C-order bytes in the store. Axis 0 of
+    # each counts samples; a call takes one (or as many as the model's fixed batch).
     "feed": Verb({"session": _INT, "inputs": _OBJ}, ("samples",)),
-    # Calls in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached.
-    # The payload of the answer: nanoseconds of each call, int64 little-endian.
+    # Calls in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached. The payload of the
+    # answer: nanoseconds of each call, int64 little-endian. conditions: {"before", "after", "throttled"}: as `sense`
+    # answers, and whether it was throttled between (null: unknown).
     "time": Verb({"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM}, ("calls", "conditions")),
     # Outputs of `count` samples from `first` on, batch 1 (or the model's fixed batch).
     # outputs: [{"name", "dtype", "shape": [count, ...]}]; the payload is their bytes, one after the other.
     "infer": Verb({"session": _INT, "first": _INT, "count": _INT}, ("outputs",)),
-    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded.
+    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded (null: unknown).
     "close": Verb({"session": _INT}, ("peak_bytes",)),
     # A virtual environment under the root, from this Python: wheels (of the store, [{"name", "sha256"}]) are unpacked,
-    # requirements are installed from the device's own index by pip.
+    # requirements are installed from the device's own index by pip, whose lines are progress. `python` is the new
+    # interpreter, ROOT/venv/bin/python, which the children of this agent use from now on.
     "install": Verb({"requirements": _LIST, "wheels": _LIST}, ("python",)),
-    # Everything under the root goes, the root too; the agent ends after its answer.
-    "wipe": Verb({}, ("removed",)),
+    # Everything that the agent put under its root goes, then the root if it is empty; the agent ends after its answer.
+    # `removed`: how many files went; `left`: names of others that were found there and kept.
+    "wipe": Verb({}, ("removed", "left")),
 }  # fmt: skip
 
 #: Kinds of error and what they mean to the host.
@@ -94,11 +125,11 @@ def check_request(head: Dict[str, Any]) -> None:
     """Raises AgentError("request") when `head` is no request of the table; ProtocolError when it has no id."""
     if not isinstance(head.get("id"), int):
         raise ProtocolError("a request without an id")
-    verb = VERBS.get(head.get("do", ""))
+    verb = VERBS.get(str(head.get("do")))
     if verb is None:
-        raise AgentError("request", "no request %r" % (head.get("do"),), "install the agent again")
+        raise AgentError("request", f"no request {head.get('do')!r}", "install the agent again")
     for name, types in verb.fields.items():
         value = head.get(name)
         if not isinstance(value, types) or isinstance(value, bool):
             wanted = " or ".join(t.__name__ for t in types)
-            raise AgentError("request", "%s.%s is %r, wanted %s" % (head["do"], name, value, wanted))
+            raise AgentError("request", f"{head['do']}.{name} is {value!r}, wanted {wanted}")

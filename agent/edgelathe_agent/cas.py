@@ -1,0 +1,164 @@
+"""Content-addressed files: ROOT/cas/<aa>/<sha256>, whole and checked, or ROOT/cas/partial/<sha256> on their way."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from edgelathe_agent.protocol import AgentError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+#: What a full disk, a used up quota and a file size limit answer.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Store:
+    """The files under one root. A name is a sha256 in hex, never a path; what is whole has been checked."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._folder = os.path.join(root, "cas")
+
+    def path(self, sha256: Any) -> str:
+        """Where the whole file of this hash is or will be. Raises AgentError("request") when it is no sha256."""
+        return os.path.join(self._folder, _name(sha256)[:2], sha256)
+
+    def partial(self, sha256: Any) -> str:
+        """Where the bytes of a transfer that has not ended are."""
+        return os.path.join(self._folder, "partial", _name(sha256))
+
+    def find(self, sha256: Any) -> str:
+        """The path of a whole file. Raises AgentError("missing") when it is not there."""
+        path = self.path(sha256)
+        if not os.path.isfile(path):
+            raise AgentError("missing", f"no file {sha256} on the device", "send it first")
+        return path
+
+    def sizes(self, names: List[Any]) -> Tuple[Dict[str, int], Dict[str, int]]:
+        """Bytes of the named files that are whole, and of those that are on their way."""
+        whole = {n: _size(self.path(n)) for n in names}
+        partial = {n: _size(self.partial(n)) for n in names if whole[n] is None}
+        return _known(whole), _known(partial)
+
+    def remove(self, names: List[Any]) -> int:
+        """Delete the named files, whole or partial; how many were there."""
+        paths = [p for n in names for p in (self.path(n), self.partial(n))]
+        return sum(_unlink(p) for p in paths)
+
+    def put(self, sha256: str, size: int, offset: int, data: bytes) -> Tuple[int, bool]:
+        """Write one chunk of a file of `size` bytes at `offset`; bytes received so far, and whether the file is whole.
+
+        Writing bytes again that are there already is allowed, a gap is not. Raises AgentError: "request", "corrupt"
+        (the partial file is removed), "space" (likewise: a full disk is of no use to the device).
+        """
+        path, partial = self.path(sha256), self.partial(sha256)
+        if os.path.isfile(path):
+            return _size(path) or 0, True
+        there = _size(partial) or 0
+        if not 0 <= offset <= there or offset + len(data) > size:
+            what = f"{len(data)} bytes at {offset} of {size} do not follow the {there} received"
+            raise AgentError("request", what, f"go on from {there}")
+        with self._space(partial, size - there):
+            os.makedirs(os.path.dirname(partial), mode=0o700, exist_ok=True)
+            _write(partial, offset, data)
+            received = max(there, offset + len(data))
+            if received < size:
+                return received, False
+            self._finish(partial, path, sha256, size)
+        return size, True
+
+    def _finish(self, partial: str, path: str, sha256: str, size: int) -> None:
+        """Check the whole file, then give it its name, so that a power cut leaves the whole file or none."""
+        fd = os.open(partial, os.O_RDWR)
+        try:
+            os.ftruncate(fd, size)
+            found = _hash(fd)
+            if found != sha256:
+                _unlink(partial)
+                raise AgentError("corrupt", f"{sha256} arrived as {found}", "send it again")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.replace(partial, path)
+        fd = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _space(self, partial: str, wanted: int) -> Iterator[None]:
+        """Refuse before the first byte what cannot fit, and clear up after a write that found no room."""
+        free = free_bytes(self.root)
+        try:
+            if free is not None and wanted > free:
+                raise OSError(errno.ENOSPC, "no space")
+            yield
+        except OSError as e:
+            if e.errno not in _FULL:
+                raise
+            _unlink(partial)
+            what = f"{wanted} more bytes wanted under {self.root}, {free_bytes(self.root)} free"
+            raise AgentError("space", what, "free some space there, or choose another --root") from None
+
+
+def free_bytes(path: str) -> Optional[int]:
+    """Bytes that an ordinary user may still write on the file system of `path` or of its nearest folder there is."""
+    while not os.path.isdir(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    try:
+        s = os.statvfs(path)
+    except OSError:
+        return None
+    return s.f_bavail * s.f_frsize
+
+
+def _name(sha256: Any) -> str:
+    if not isinstance(sha256, str) or not _SHA256.match(sha256):
+        raise AgentError("request", f"{sha256!r:.80} is no sha256")
+    return sha256
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _known(sizes: Dict[str, Optional[int]]) -> Dict[str, int]:
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write(path: str, offset: int, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            n = os.pwrite(fd, view, offset)
+            view, offset = view[n:], offset + n
+    finally:
+        os.close(fd)
+
+
+def _hash(fd: int) -> str:
+    digest, offset = hashlib.sha256(), 0
+    while True:
+        data = os.pread(fd, 1 << 20, offset)
+        if not data:
+            return digest.hexdigest()
+        digest.update(data)
+        offset += len(data)

@@ -1,0 +1,85 @@
+"""TFLite through ai-edge-litert or tflite-runtime, with the kernels that they choose by themselves (XNNPACK)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from edgelathe_agent.protocol import RUNTIMES, AgentError
+from edgelathe_agent.runtimes import Engine, one_line, shape
+
+CPU = "CPU"
+
+
+def describe(runtime: str) -> Tuple[str, List[str]]:
+    """Version and providers; importing the interpreter proves that its shared libraries load."""
+    _interpreter(runtime)
+    version = getattr(importlib.import_module(RUNTIMES[runtime].package), "__version__", None)
+    return version or importlib.metadata.version(runtime), [CPU]
+
+
+def load(runtime: str, path: str, provider: str, threads: int, config: Dict[str, Any]) -> Engine:
+    """An interpreter with its tensors allocated. Raises AgentError("model"), "missing" for another provider."""
+    if provider != CPU:
+        raise AgentError("missing", f"{runtime} has no provider {provider!r}", f"use {CPU}")
+    if config:
+        raise AgentError("request", f"{runtime} takes no session entry {min(config)!r}", "leave it out")
+    return Session(_interpreter(runtime), path, threads)
+
+
+class Session(Engine):
+    """One interpreter; `run` is its bare `invoke`."""
+
+    def __init__(self, interpreter: Any, path: str, threads: int) -> None:
+        self.provider, self.warnings = CPU, []
+        try:
+            self._interpreter = interpreter(model_path=path, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
+        self.inputs = [_info(d) for d in self._interpreter.get_input_details()]
+        self.outputs = [_info(d) for d in self._interpreter.get_output_details()]
+        self.run = self._interpreter.invoke
+        self._bound: List[Tuple[int, Any]] = []
+
+    def bind(self, buffers: Dict[str, Any]) -> None:
+        """Open axes, the batch among them, take the size of the arrays."""
+        details = self._interpreter.get_input_details()
+        resized = [d for d in details if tuple(d["shape"]) != buffers[d["name"]].shape]
+        try:
+            for d in resized:
+                self._interpreter.resize_tensor_input(d["index"], buffers[d["name"]].shape, strict=False)
+            if resized:
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            raise AgentError("model", one_line(e), "feed samples of the model's shape") from None
+        self._bound = [(d["index"], buffers[d["name"]]) for d in details]
+
+    def stage(self) -> None:
+        """Copy the arrays into the interpreter."""
+        for index, array in self._bound:
+            self._interpreter.set_tensor(index, array)
+
+    def fetch(self, _: Any) -> Sequence[Any]:
+        """Copies of the output tensors."""
+        return [self._interpreter.get_tensor(d["index"]) for d in self._interpreter.get_output_details()]
+
+
+def _interpreter(runtime: str) -> Any:
+    return importlib.import_module(RUNTIMES[runtime].package + ".interpreter").Interpreter
+
+
+def _info(detail: Dict[str, Any]) -> Dict[str, Any]:
+    dims = detail.get("shape_signature")
+    dims = detail["shape"] if dims is None or not len(dims) else dims
+    scale, zero_point = detail.get("quantization", (0.0, 0))
+    return {
+        "name": detail["name"],
+        "shape": shape([int(d) for d in dims]),
+        "dtype": np.dtype(detail["dtype"]).name,
+        "scale": float(scale) if scale else None,
+        "zero_point": int(zero_point) if scale else None,
+    }
