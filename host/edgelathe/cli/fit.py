@@ -21,20 +21,30 @@ def fit(
     shell: Shell,
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="An ONNX or TFLite file.")] = None,
     data: Annotated[str | None, typer.Option(metavar="D", help="Data that the accuracy is judged on.")] = None,
-    calib: Annotated[str | None, typer.Option(metavar="C", help="Calibration data; else a part of D is set aside.")] = None,
+    calib: Annotated[
+        str | None, typer.Option(metavar="C", help="Calibration data; else a part of D is set aside.")
+    ] = None,
     profile: Annotated[str | None, typer.Option(metavar="P", help="A profile's name, or a .toml file.")] = None,
     device: Annotated[str | None, typer.Option(metavar="DEV", help="Where to measure (default: local).")] = None,
     budget: Annotated[list[str] | None, typer.Option(metavar="EXPR", help="A limit, as 'latency.p95<=4ms'.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(metavar="R", help="A recipe to try first.")] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FIT.toml", help="All options from a file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FIT.toml", help="All options from a file.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a stopped run.")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads, instead of the profile's.")] = None,
     max_trials: Annotated[int | None, typer.Option(metavar="N", help="Measure at most so many candidates.")] = None,
-    max_time: Annotated[float | None, typer.Option(metavar="S", help="Begin no candidate after so many seconds.")] = None,
-    require_provider: Annotated[str | None, typer.Option(metavar="P", help="Fail what runs on another provider.")] = None,
+    max_time: Annotated[
+        float | None, typer.Option(metavar="S", help="Begin no candidate after so many seconds.")
+    ] = None,
+    require_provider: Annotated[
+        str | None, typer.Option(metavar="P", help="Fail what runs on another provider.")
+    ] = None,
     lenient: Annotated[bool, typer.Option("--lenient", help="Judge point estimates, not 95% bounds.")] = False,
-    allow_emulated: Annotated[bool, typer.Option("--allow-emulated", help="Let times of an emulated device count.")] = False,
+    allow_emulated: Annotated[
+        bool, typer.Option("--allow-emulated", help="Let times of an emulated device count.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> int:
     """Find a compressed model that meets a budget on a device.
@@ -60,7 +70,9 @@ def fit(
         if resume:
             run = store.run(resume)
             target = shell.target(device or run.device, store)
-            return perform_fit(shell, lambda hear: perform.resume(run.run, target, store, hear, ssh_config=shell.ssh_config))
+            return perform_fit(
+                shell, lambda hear: perform.resume(run.run, target, store, hear, ssh_config=shell.ssh_config)
+            )
         job = jobs.make({**(jobs.read(file) if file else {}), **given})
         target = shell.target(job.device, store)
         return perform_fit(shell, lambda hear: perform.fit(job, target, store, hear, ssh_config=shell.ssh_config))
@@ -69,7 +81,6 @@ def fit(
 def perform_fit(shell: Shell, work: Callable[[Listener], dict[str, Any]]) -> int:
     """Run a fit with its progress shown, then show the answer; also what is there of a stopped one, with `--json`."""
     from edgelathe.fit.perform import Listener, Stopped, running_document
-    from edgelathe.report import terminal
 
     try:
         with shell.progress() as bar:
@@ -81,7 +92,7 @@ def perform_fit(shell: Shell, work: Callable[[Listener], dict[str, Any]]) -> int
     except Stopped as e:
         if shell.as_json:
             with shell.store() as store:
-                shell.answer(running_document(store, e.run), lambda: "")
+                shell.answer(running_document(store, e.run), "")
         raise
-    shell.answer(document, lambda: terminal.fit(document))
+    shell.answer(document)
     return 0 if document["met"] else 1

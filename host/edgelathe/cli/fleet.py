@@ -18,7 +18,9 @@ def _group() -> None:
 
 
 @command(app)
-def check(shell: Shell, file: Annotated[Path, typer.Option("--file", "-f", metavar="FLEET.toml", help="The inventory.")]) -> int:
+def check(
+    shell: Shell, file: Annotated[Path, typer.Option("--file", "-f", metavar="FLEET.toml", help="The inventory.")]
+) -> int:
     """Ask every device of a fleet whether it is ready. Exit code 1 when one is not.
 
     Reachable, agent and runtime versions, free space, and the probed profile against the declared one.
@@ -27,7 +29,6 @@ def check(shell: Shell, file: Annotated[Path, typer.Option("--file", "-f", metav
     from edgelathe.device.open import open_device, resolve
     from edgelathe.fleet import check as checks
     from edgelathe.fleet import inventory
-    from edgelathe.report import terminal
 
     fleet = inventory.load(file)
     with shell.store() as store:
@@ -41,5 +42,5 @@ def check(shell: Shell, file: Annotated[Path, typer.Option("--file", "-f", metav
     with shell.progress() as bar:
         answers = checks.check(fleet, ask, lambda done, of: bar.move(f"{done}/{of} devices", done / of))
     document = checks.document(fleet, answers)
-    shell.answer(document, lambda: terminal.fleet(document))
+    shell.answer(document)
     return 0 if document["state"] == "ready" else 1

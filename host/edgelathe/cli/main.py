@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -38,7 +38,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:  # noqa: PLR0911  # one return per way to end
     """Run one command line; gives the exit code of DESIGN's contract (0, 1, 2, 3, 4, 130)."""
     verbose = bool({"-v", "--verbose"} & set(arguments))
     try:
@@ -53,10 +53,10 @@ def run(arguments: list[str]) -> int:
     except Exception as e:
         if hasattr(e, "format_message"):  # the command line's own: an unknown option, a missing argument
             words = str(e.format_message()).strip().replace("\n", " ")
-            if not words:  # no arguments: help was asked for
-                typer.echo(e.ctx.get_help() if getattr(e, "ctx", None) else "", err=True)
-                return 2
-            command = getattr(getattr(e, "ctx", None), "command_path", "edgelathe")
+            context: Any = getattr(e, "ctx", None)
+            if type(e).__name__ == "NoArgsIsHelpError":
+                return 2  # the help has been shown
+            command = getattr(context, "command_path", "edgelathe")
             return _fail(f"{command}: {words.rstrip('.')}; see `{command} --help`", 2, verbose)
         return _bug(e, verbose)
 
@@ -79,7 +79,7 @@ def _bug(error: Exception, verbose: bool) -> int:
     return _fail(f"edgelathe: {what}; this is a bug, please report it with {f.name}", 4, verbose)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 

@@ -30,8 +30,12 @@ def bench(
     data: Annotated[str | None, typer.Option(metavar="D", help="Run on these samples, not on random ones.")] = None,
     threads: Threads = None,
     profile: ProfileOption = None,
-    min_time: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at least.")] = 2.0,
-    max_time: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at most.")] = 30.0,
+    min_time: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at least.")
+    ] = 2.0,
+    max_time: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Seconds to measure each model at most.")
+    ] = 30.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
 ) -> None:
     """Measure latency on a device; several models in turns, compared in pairs.
@@ -41,13 +45,12 @@ def bench(
     from edgelathe.core import dataset
     from edgelathe.device.measure import BenchPlan
     from edgelathe.fit.trial import bench_document
-    from edgelathe.report import terminal
 
     samples = dataset.load(data) if data else None
     plan = BenchPlan(min_ms=min_time * 1000, max_ms=max(max_time, min_time) * 1000)
     with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
         document = bench_document(opened, loaded, options, samples, plan, seed=seed, tick=bar.move)
-    shell.answer(document, lambda: terminal.bench(document))
+    shell.answer(document)
 
 
 @command(app, "eval")
@@ -65,12 +68,11 @@ def eval_(
     """
     from edgelathe.core import dataset
     from edgelathe.fit.trial import eval_document
-    from edgelathe.report import terminal
 
     samples = dataset.load(data)
     with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
         document = eval_document(opened, loaded, options, samples, tick=bar.move)
-    shell.answer(document, lambda: terminal.evaluation(document))
+    shell.answer(document)
 
 
 @contextmanager

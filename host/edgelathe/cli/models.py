@@ -19,13 +19,9 @@ def inspect(shell: Shell, model: ModelArgument) -> None:
     Inputs, outputs, parameters, MACs and bytes, each layer with its share, and which steps can change it.
     """
     from edgelathe.model import io
-    from edgelathe.model.inspect import inspect as look
-    from edgelathe.recipes.applicable import steps_by_op
-    from edgelathe.report import terminal
+    from edgelathe.recipes.applicable import inspect_document
 
-    loaded = io.load(Path(model))
-    document = look(loaded, steps_by_op(loaded.format)).to_json()
-    shell.answer(document, lambda: terminal.inspection(document))
+    shell.answer(inspect_document(io.load(Path(model))))
 
 
 @command(app)
@@ -47,7 +43,6 @@ def compress(
     from edgelathe.model import io
     from edgelathe.recipes import read, run
     from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
-    from edgelathe.report import terminal
 
     wanted, where = read.read(recipe), read.where(recipe)
     loaded = io.load(Path(model))
@@ -57,8 +52,8 @@ def compress(
         wanted, loaded, profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe), where
     )
     calib = calibration(data, resolved, loaded, where)
-    with shell.err.status("compressing") as status:
-        built = run.run(resolved, loaded, calib, where, lambda step: status.update(f"compressing: {step}"))
+    with shell.progress() as bar:
+        built = run.run(resolved, loaded, calib, where, bar.start)
     io.save(built.model, out)
     document = Compressed(loaded, built, resolved, out).to_json()
-    shell.answer(document, lambda: terminal.compressed(document))
+    shell.answer(document)

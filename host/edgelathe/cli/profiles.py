@@ -17,20 +17,21 @@ Profile = Annotated[str, typer.Argument(metavar="P", help="A profile's name, or 
 def list_(shell: Shell) -> None:
     """List the profiles that ship with edgelathe and those of your own profiles folder."""
     from edgelathe.core import profile
-    from edgelathe.report import terminal
 
-    document = {"schema": "edgelathe.profiles/1", "profiles": [profile.load(name).to_json() for name in profile.names()]}
-    shell.answer(document, lambda: terminal.profiles(document))
+    document = {
+        "schema": "edgelathe.profiles/1",
+        "profiles": [profile.load(name).to_json() for name in profile.names()],
+    }
+    shell.answer(document)
 
 
 @command(app)
 def show(shell: Shell, profile: Profile) -> None:
     """Show one profile with all that it inherits."""
     from edgelathe.core import profile as profiles
-    from edgelathe.report import terminal
 
     document = {"schema": "edgelathe.profile/1", **profiles.load(profile).to_json()}
-    shell.answer(document, lambda: terminal.facts(document))
+    shell.answer(document)
 
 
 @command(app)
@@ -38,11 +39,10 @@ def check(shell: Shell, profile: Profile) -> int:
     """Explain every mistake in a profile. Exit code 1 when there is one."""
     from edgelathe.core import profile as profiles
     from edgelathe.recipes.applicable import check_space
-    from edgelathe.report import terminal
 
     problems = [str(problem) for problem in profiles.check(profile)]
     if not problems:
         problems = check_space(profiles.load(profile))
     document = {"schema": "edgelathe.check/1", "profile": profile, "problems": problems}
-    shell.answer(document, lambda: terminal.problems(document))
+    shell.answer(document)
     return 1 if problems else 0

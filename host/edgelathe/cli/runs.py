@@ -18,23 +18,21 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its begi
 @command(app, "list")
 def list_(shell: Shell, limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 50) -> None:
     """List runs, newest first."""
-    from edgelathe.report import terminal
 
     with shell.store() as store:
         rows = [row.to_json() for row in store.runs(limit)]
     document = {"schema": "edgelathe.runs/1", "runs": rows}
-    shell.answer(document, lambda: terminal.runs(document))
+    shell.answer(document)
 
 
 @command(app)
 def show(shell: Shell, run: Run) -> None:
     """Show a run: the document of its fit, with what is there so far while it goes on."""
     from edgelathe.fit.perform import running_document
-    from edgelathe.report import terminal
 
     with shell.store() as store:
         document = running_document(store, store.run(run).run)
-    shell.answer(document, lambda: terminal.fit(document))
+    shell.answer(document)
 
 
 @command(app)
@@ -42,14 +40,13 @@ def compare(shell: Shell, runs: Annotated[list[str], typer.Argument(metavar="RUN
     """Put the chosen models of several runs side by side."""
     from edgelathe.core.errors import UserError
     from edgelathe.fit.perform import running_document
-    from edgelathe.report import terminal
 
     if len(runs) < 2:
         raise UserError("runs compare", "one run only", "name two or more")
     with shell.store() as store:
         documents = [running_document(store, store.run(run).run) for run in runs]
     document = {"schema": "edgelathe.comparison/1", "runs": documents}
-    shell.answer(document, lambda: terminal.comparison(documents))
+    shell.answer(document)
 
 
 @command(app)
@@ -65,7 +62,7 @@ def export(
     with shell.store() as store:
         paths = write(store, store.run(run).run, out, force)
     document = {"schema": "edgelathe.export/1", "run": run, "files": [str(path) for path in paths]}
-    shell.answer(document, lambda: "wrote " + " · ".join(map(str, paths)))
+    shell.answer(document, "wrote " + " · ".join(map(str, paths)))
 
 
 @command(app)
@@ -76,7 +73,7 @@ def delete(shell: Shell, runs: Annotated[list[str], typer.Argument(metavar="RUN.
         for run in ids:
             store.delete_run(run)
     document = {"schema": "edgelathe.deleted/1", "deleted": ids}
-    shell.answer(document, lambda: "deleted " + ", ".join(ids))
+    shell.answer(document, "deleted " + ", ".join(ids))
 
 
 @command(report_app)
@@ -86,7 +83,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.html", help="`-`: standard output.")] = None,
 ) -> None:
     """Write the report of a run as one self-contained HTML file."""
-    from edgelathe.core.files import write_atomic
+    from edgelathe.core import files
     from edgelathe.fit.perform import running_document, stored_entries
     from edgelathe.report.html import html
 
@@ -98,6 +95,6 @@ def report(
     if str(path) == "-":
         typer.echo(text)
         return
-    write_atomic(path, text.encode())
+    files.write(path, text)
     written = {"schema": "edgelathe.report/1", "run": document["run"], "file": str(path)}
-    shell.answer(written, lambda: f"wrote {path}")
+    shell.answer(written, f"wrote {path}")

@@ -16,9 +16,10 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
     from edgelathe.core.device import Probe, Target
-    from edgelathe.store import Store
+    from edgelathe.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,27 @@ class Shell:
         """One message for the user, on stderr."""
         self.err.print(text, markup=False, soft_wrap=True)
 
-    def answer(self, document: Mapping[str, Any], view: Callable[[], RenderableType]) -> None:
-        """The result of the command: the JSON document with `--json`, else its view."""
+    def answer(self, document: Mapping[str, Any], view: RenderableType | None = None) -> None:
+        """The result of the command: the JSON document with `--json`, else its view (by default that of its schema)."""
         if self.as_json:
-            from edgelathe.report.write import dumps
+            from edgelathe.report.document import dumps
 
-            sys.stdout.write(dumps(document))
+            sys.stdout.write(dumps(document) + "\n")
             sys.stdout.flush()
         else:
-            from rich.console import Console
+            from edgelathe.report import terminal
 
-            Console(highlight=False).print(view())
+            terminal.console().print(terminal.render(document) if view is None else view)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Bar]:
+        """A progress line on stderr: moving on a terminal, a line a phase elsewhere, nothing when quiet."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        live = self.err.is_terminal and not self.quiet
+        with Progress(*columns, console=self.err, transient=True, disable=not live) as progress:
+            yield Bar(progress, None if live else self.say)
 
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
@@ -78,10 +89,31 @@ class Shell:
             return opened.probe
 
 
+class Bar:
+    """Progress of one command: phases, each from 0 to 1."""
+
+    def __init__(self, progress: Progress, say: Callable[[str], None] | None) -> None:
+        self._progress, self._say, self._phase = progress, say, ""
+        self._task = progress.add_task("", total=1.0)
+
+    def start(self, phase: str) -> None:
+        """A new phase begins."""
+        self._phase = phase
+        self._progress.update(self._task, description=phase, completed=0.0)
+        if self._say:
+            self._say(phase)
+
+    def move(self, what: str, part: float) -> None:
+        """`part` (0..1) of what is being done is done."""
+        text = f"{self._phase} · {what}" if self._phase else what
+        self._progress.update(self._task, description=text, completed=part)
+
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or TFLite file.", show_default=False)]
 ProfileOption = Annotated[str | None, typer.Option(metavar="P", help="A profile's name, or a .toml file of your own.")]
 DeviceOption = Annotated[
-    str, typer.Option(metavar="DEV", help="local, a registered name, a host of the ssh config, or ssh://user@host:port.")
+    str,
+    typer.Option(metavar="DEV", help="local, a registered name, a host of the ssh config, or ssh://user@host:port."),
 ]
 
 _COMMON = {
@@ -99,14 +131,21 @@ _COMMON = {
 }
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def command(
+    app: typer.Typer, name: str | None = None
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Register a function `f(shell, ...) -> exit code` as a command that also takes the common options."""
 
     def add(f: Callable[..., int | None]) -> Callable[..., int | None]:
         signature = inspect.signature(f, eval_str=True)
         own = list(signature.parameters.values())[1:]
         common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False if key in ("as_json", "quiet", "verbose") else None, annotation=kind)
+            inspect.Parameter(
+                key,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if key in ("as_json", "quiet", "verbose") else None,
+                annotation=kind,
+            )
             for key, kind in _COMMON.items()
         ]
 

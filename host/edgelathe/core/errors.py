@@ -44,7 +44,7 @@ class HostError(EdgelatheError):
     code = 4
 
 
-class Interrupted(EdgelatheError):
+class Interrupted(EdgelatheError):  # noqa: N818  # no error
     """Stopped by the user; what was finished is kept (exit code 130)."""
 
     code = 130

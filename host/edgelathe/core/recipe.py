@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from edgelathe.core.errors import UserError
 
@@ -33,18 +32,21 @@ class Step:
 class Recipe:
     """An ordered list of steps; the empty recipe is the uncompressed model.
 
+    `session` is how the result is to be run (runtime, provider, threads and the runtime's own entries);
     `holdout` is the rule by which `fit` set calibration samples aside from the evaluation data, where it did.
     """
 
     steps: tuple[Step, ...] = ()
+    session: Mapping[str, Value] = field(default_factory=dict)
     holdout: Mapping[str, Value] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "+".join(map(str, self.steps))
 
 
+_TABLES = ("session", "holdout")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-_OPTION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*=\s*([^,()+=\s]+)\s*")
+_OPTION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_-]*)\s*=\s*([^,()=\s]+)\s*")
 
 
 def parse(text: str) -> Recipe:
@@ -82,9 +84,12 @@ def from_toml(text: str, where: str) -> Recipe:
         doc = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise UserError(where, f"not TOML: {e}", "see `[[step]]` in docs/recipes.md") from None
-    unknown = set(doc) - {"step", "holdout", "schema"}
+    unknown = set(doc) - {"step", *_TABLES, "schema"}
     if unknown:
-        raise UserError(where, f"unknown key '{min(unknown)}'", "a recipe has [[step]] tables only")
+        raise UserError(where, f"unknown key '{min(unknown)}'", "a recipe has [[step]] tables")
+    for table in _TABLES:
+        if not isinstance(doc.get(table, {}), dict):
+            raise UserError(f"{where}: {table}", "not a table", f"write [{table}]")
     steps = doc.get("step")
     if not isinstance(steps, list) or not all(isinstance(s, dict) for s in steps):
         raise UserError(where, "no [[step]] table", 'write [[step]] and use = "int8" below it')
@@ -95,20 +100,28 @@ def from_toml(text: str, where: str) -> Recipe:
             raise UserError(f"{where}: step[{i}]", "no `use`", 'name the step, as in use = "int8"')
         for key, value in table.items():
             if not isinstance(value, Value):
-                raise UserError(f"{where}: step[{i}].{key}", f"{value!r} is no option value", "give a number, text or true/false")
+                raise UserError(
+                    f"{where}: step[{i}].{key}", f"{value!r} is no option value", "give a number, text or true/false"
+                )
         if not isinstance(layers, dict) or not all(isinstance(v, dict) for v in layers.values()):
             raise UserError(f"{where}: step[{i}].layers", "not a table per layer", '[step.layers."name-or-glob"]')
         out.append(Step(use, table, layers))
-    return Recipe(tuple(out), doc.get("holdout", {}))
+    return Recipe(tuple(out), **{table: doc.get(table, {}) for table in _TABLES})
 
 
 def to_toml(recipe: Recipe) -> str:
     """The TOML form: `from_toml` of it gives the same recipe."""
     lines = ['schema = "edgelathe.recipe/1"', ""]
-    if recipe.holdout:
-        lines += ["[holdout]", *(f"{k} = {_toml(v)}" for k, v in recipe.holdout.items()), ""]
+    for table in _TABLES:
+        if rows := getattr(recipe, table):
+            lines += [f"[{table}]", *(f"{_key(k)} = {_toml(v)}" for k, v in rows.items()), ""]
     for step in recipe.steps:
-        lines += ["[[step]]", f"use = {_toml(step.use)}", *(f"{_key(k)} = {_toml(v)}" for k, v in step.options.items()), ""]
+        lines += [
+            "[[step]]",
+            f"use = {_toml(step.use)}",
+            *(f"{_key(k)} = {_toml(v)}" for k, v in step.options.items()),
+            "",
+        ]
         for layer, options in step.layers.items():
             lines += [f"[step.layers.{_toml(layer)}]", *(f"{_key(k)} = {_toml(v)}" for k, v in options.items()), ""]
     return "\n".join(lines)
@@ -142,4 +155,6 @@ def _key(key: str) -> str:
 
 
 def _bad(text: str, at: int, what: str) -> UserError:
-    return UserError(f"recipe '{text}'", f"{what} at character {at + 1}", "the form is step(option=value,...)+step(...)")
+    return UserError(
+        f"recipe '{text}'", f"{what} at character {at + 1}", "the form is step(option=value,...)+step(...)"
+    )

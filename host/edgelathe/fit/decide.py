@@ -67,7 +67,9 @@ def decide(rules: Rules, entries: Sequence[Entry], baseline: Entry) -> Decision:
     if not sound:
         failed = "; ".join(f"{e.candidate.recipe}: {e.candidate.why}" for e in entries if e.candidate.why)
         return Decision(None, False, (), f"nothing could be measured: {failed or 'there are no candidates'}")
-    meeting = [(e, got) for e, got in sound if e.candidate.status == "measured" and all(x.verdict == "met" for x in got)]
+    meeting = [
+        (e, got) for e, got in sound if e.candidate.status == "measured" and all(x.verdict == "met" for x in got)
+    ]
     if meeting:
         entry, got = _best(meeting, count_speed=not rules.emulated)
         return Decision(entry.candidate.id, True, got, _met(entry, got, rules))
@@ -115,11 +117,7 @@ def _missed(entry: Entry, got: Sequence[BudgetLine], sound: Sequence[Judged], ru
     open_ = [line for line in got if line.verdict != "met"]
     broken = [line for line in open_ if line.verdict == "missed"]
     state = "missed" if broken else "undecided"
-    never = [
-        limit.expr
-        for i, limit in enumerate(rules.limits)
-        if all(got[i].verdict == "missed" for _, got in sound)
-    ]
+    never = [limit.expr for i, limit in enumerate(rules.limits) if all(got[i].verdict == "missed" for _, got in sound)]
     text = f"{state}: {', '.join(_words(line, entry) for line in broken or open_)}; the closest is {entry.candidate.recipe}"
     if never:
         text += f"; no candidate of {len(sound)} reaches {' or '.join(never)}"

@@ -5,7 +5,8 @@ Devices, clock and store are arguments, so that hours of measuring can be replay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,10 +47,15 @@ class Timing:
     """Seconds spent, by kind of work."""
 
     clock: Callable[[], float]
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compress_s", "push_s", "measure_s", "plan_s"), 0.0))
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("compress_s", "push_s", "measure_s", "plan_s"), 0.0)
+    )
 
-    def spend(self, kind: str, start: float) -> None:
-        """Book the time since `start`."""
+    @contextmanager
+    def spent(self, kind: str) -> Iterator[None]:
+        """Book the time that the block takes."""
+        start = self.clock()
+        yield
         self.seconds[kind] += self.clock() - start
 
 
@@ -66,86 +72,90 @@ class Outcome:
 Tell = Callable[[str, str, int, int], None]
 
 
-def run(
-    model: Model,
-    session: SessionOptions,
-    plans: Sequence[Plan],
-    rules: Rules,
-    measure: Measure,
-    build: Callable[[Plan], Built],
-    keep: Keep,
-    timing: Timing,
-    *,
-    max_time: float | None = None,
-    tell: Tell = lambda phase, text, at, of: None,
-) -> Outcome:
-    """Measure the baseline and every plan that is not in `keep` yet, then decide.
+@dataclass(frozen=True)
+class Loop:
+    """One run's work, with all that touches the world as arguments.
 
-    Raises DeviceError when the device goes away; what was finished until then is in `keep`.
+    `session` is how the baseline runs; `build` compresses by a plan; `max_time` is in seconds of the timing's clock.
     """
-    start = timing.clock()
-    done = dict(keep.entries())
-    outputs = keep.outputs()
-    if "baseline" not in done or outputs is None:
-        tell("measure", "baseline", 0, len(plans))
-        at = timing.clock()
-        measured = measure.baseline()
-        timing.spend("measure_s", at)
-        bare = Candidate("baseline", "", model.format, session, model.bytes, model.sha256)
-        done["baseline"] = Entry.of(bare, measured, "")
-        outputs = measured.outputs
-        keep.save_outputs(done["baseline"], outputs)
-    for number, plan in enumerate(plans, 1):
-        if plan.id in done:
-            continue
-        if max_time is not None and timing.clock() - start > max_time:
-            break
-        done[plan.id] = _one(plan, model, measure, build, keep, timing, outputs, lambda phase, p=plan, n=number: tell(phase, p.text, n, len(plans)))
-    baseline = done["baseline"]
-    entries = [done[plan.id] for plan in plans if plan.id in done]
-    decision = decide(rules, entries, baseline)
-    chosen = next((p for p in plans if p.id == decision.chosen), None)
-    if chosen and not _whole(done[chosen.id], baseline):  # its evaluation stopped early, and it is the closest all the same
-        tell("measure", f"{chosen.text} on every sample", len(plans), len(plans))
-        built = build(chosen)
-        again = measure.candidate(built.model, _options(chosen, built), outputs, whole=True)
-        done[chosen.id] = Entry.of(done[chosen.id].candidate, again, to_toml(chosen.recipe))
-        keep.save(done[chosen.id], built.model.data)
-        entries = [done[plan.id] for plan in plans if plan.id in done]
-        decision = decide(rules, entries, baseline)
-    return Outcome(baseline, tuple(entries), decision)
 
+    model: Model
+    session: SessionOptions
+    plans: Sequence[Plan]
+    rules: Rules
+    measure: Measure
+    build: Callable[[Plan], Built]
+    keep: Keep
+    timing: Timing
+    max_time: float | None = None
+    tell: Tell = lambda phase, text, at, of: None
 
-def _one(
-    plan: Plan,
-    model: Model,
-    measure: Measure,
-    build: Callable[[Plan], Built],
-    keep: Keep,
-    timing: Timing,
-    outputs: NDArray[np.generic],
-    tell: Callable[[str], None],
-) -> Entry:
-    """Build and measure one plan. What fails is a failed candidate with its reason, not a failed run."""
-    toml = to_toml(plan.recipe)
-    candidate = Candidate(plan.id, plan.text, model.format, from_table(plan.recipe.session, {}))
-    try:
-        tell("compress")
-        at = timing.clock()
-        built = build(plan)
-        timing.spend("compress_s", at)
-        candidate = candidate.with_(
-            bytes=built.model.bytes, sha256=built.model.sha256, options=_options(plan, built), status="running"
-        )
-        tell("measure")
-        at = timing.clock()
-        entry = Entry.of(candidate, measure.candidate(built.model, candidate.options, outputs, whole=False), toml)
-        timing.spend("measure_s", at)
-        artifact = built.model.data
-    except (UserError, ModelFailure) as e:  # this recipe does not suit this model, or its result not this device
-        entry, artifact = Entry(candidate.with_(status="failed", why=str(e)), recipe_toml=toml), None
-    keep.save(entry, artifact)
-    return entry
+    def run(self) -> Outcome:
+        """Measure the baseline and every plan that is not kept yet, then decide.
+
+        Raises DeviceError when the device goes away; what was finished until then is kept.
+        """
+        start = self.timing.clock()
+        done = dict(self.keep.entries())
+        outputs = self.keep.outputs()
+        if "baseline" not in done or outputs is None:
+            done["baseline"], outputs = self._baseline()
+        for number, plan in enumerate(self.plans, 1):
+            if plan.id in done:
+                continue
+            if self.max_time is not None and self.timing.clock() - start > self.max_time:
+                break
+            done[plan.id] = self._candidate(plan, number, outputs)
+        baseline = done.pop("baseline")
+        decision = decide(self.rules, self._ordered(done), baseline)
+        closest = next((p for p in self.plans if p.id == decision.chosen), None)
+        if closest and not _whole(done[closest.id], baseline):  # its evaluation stopped early, yet none is closer
+            done[closest.id] = self._again(closest, done[closest.id], outputs)
+            decision = decide(self.rules, self._ordered(done), baseline)
+        return Outcome(baseline, tuple(self._ordered(done)), decision)
+
+    def _ordered(self, done: Mapping[str, Entry]) -> list[Entry]:
+        return [done[plan.id] for plan in self.plans if plan.id in done]
+
+    def _baseline(self) -> tuple[Entry, NDArray[np.generic]]:
+        self.tell("measuring", "baseline", 0, len(self.plans))
+        with self.timing.spent("measure_s"):
+            measured = self.measure.baseline()
+        bare = Candidate("baseline", "", self.model.format, self.session, self.model.bytes, self.model.sha256)
+        entry = Entry.of(bare, measured, "")
+        self.keep.save_outputs(entry, measured.outputs)
+        return entry, measured.outputs
+
+    def _candidate(self, plan: Plan, number: int, outputs: NDArray[np.generic]) -> Entry:
+        """Build and measure one plan. What fails is a failed candidate with its reason, not a failed run."""
+        toml = to_toml(plan.recipe)
+        candidate = Candidate(plan.id, plan.text, self.model.format, from_table(plan.recipe.session, {}))
+        artifact = None
+        try:
+            self.tell("compressing", plan.text, number, len(self.plans))
+            with self.timing.spent("compress_s"):
+                built = self.build(plan)
+            candidate = candidate.with_(
+                bytes=built.model.bytes, sha256=built.model.sha256, options=_options(plan, built)
+            )
+            self.tell("measuring", plan.text, number, len(self.plans))
+            with self.timing.spent("measure_s"):
+                measured = self.measure.candidate(built.model, candidate.options, outputs, whole=False)
+            entry, artifact = Entry.of(candidate, measured, toml), built.model.data
+        except (UserError, ModelFailure) as e:  # the recipe does not suit the model, or its result not the device
+            entry = Entry(candidate.with_(status="failed", why=str(e)), recipe_toml=toml)
+        self.keep.save(entry, artifact)
+        return entry
+
+    def _again(self, plan: Plan, entry: Entry, outputs: NDArray[np.generic]) -> Entry:
+        """The closest candidate on every sample."""
+        self.tell("measuring on every sample", plan.text, len(self.plans), len(self.plans))
+        built = self.build(plan)
+        with self.timing.spent("measure_s"):
+            measured = self.measure.candidate(built.model, _options(plan, built), outputs, whole=True)
+        whole = Entry.of(entry.candidate, measured, entry.recipe_toml)
+        self.keep.save(whole, built.model.data)
+        return whole
 
 
 def _options(plan: Plan, built: Built) -> SessionOptions:

@@ -1,4 +1,4 @@
-"""What a device answered for one model, as the loop takes it. The loop never sees a device: measuring is an argument."""
+"""What a device answered for one model. The loop never sees a device: measuring is an argument."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Measure(Protocol):
     def baseline(self) -> Measured:
         """The uncompressed model, on every sample."""
 
-    def candidate(self, model: Model, options: SessionOptions, outputs: NDArray[np.generic], *, whole: bool) -> Measured:
+    def candidate(
+        self, model: Model, options: SessionOptions, outputs: NDArray[np.generic], *, whole: bool
+    ) -> Measured:
         """A candidate, interleaved with the baseline whose `outputs` are given; `whole`: without early stop."""
 
 

@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core import profile as profiles
-from edgelathe.core.device import Probe, Target
+from edgelathe.core.device import Target
 from edgelathe.core.errors import DeviceError, Interrupted, UserError
 from edgelathe.core.profile import Profile
 from edgelathe.device.open import Device, open_device
-from edgelathe.fit import loop
 from edgelathe.fit.decide import Rules
 from edgelathe.fit.job import Job
+from edgelathe.fit.loop import Loop, Timing
 from edgelathe.fit.measured import Entry
 from edgelathe.fit.plan import Plan, plans
 from edgelathe.fit.rig import Rig
@@ -109,7 +109,9 @@ def fit(job: Job, target: Target, store: Store, listen: Listener, *, ssh_config:
     return _perform(checked, target, store, None, listen, ssh_config)
 
 
-def resume(run: str, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None) -> dict[str, Any]:
+def resume(
+    run: str, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None
+) -> dict[str, Any]:
     """Go on with a stopped run; what is finished is not measured again. A run that is done is written out again."""
     row = store.run(run)
     job = Job.from_json(row.job["job"])
@@ -135,14 +137,21 @@ def _perform(
         todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, listen.say)
         if not todo:
             raise UserError(
-                f"profile '{profile.name}'", f"has no recipe for {checked.model.format} models", "give one with --recipe"
+                f"profile '{profile.name}'",
+                f"has no recipe for {checked.model.format} models",
+                "give one with --recipe",
             )
         if run is None:
             run = store.create_run(
                 {"job": job.to_json(), "model": job.model, "model_sha256": checked.model.sha256, "device": target.name}
             )
         with store.lock(run), _resumable(store, run, target, len(todo)):
-            facts = {"profile": profile.name, "probe": device.probe.to_json(), "bytes": checked.model.bytes, "format": checked.model.format}
+            facts = {
+                "profile": profile.name,
+                "probe": device.probe.to_json(),
+                "bytes": checked.model.bytes,
+                "format": checked.model.format,
+            }
             before = store.run(run).result or {}
             store.set_run_state(run, "running", result={**before, **facts})
             document = _loop(checked, device, profile, todo, store, run, listen, start)
@@ -152,12 +161,19 @@ def _perform(
 
 
 def _loop(
-    checked: Setup, device: Device, profile: Profile, todo: list[Plan], store: Store, run: str, listen: Listener, start: float
+    checked: Setup,
+    device: Device,
+    profile: Profile,
+    todo: list[Plan],
+    store: Store,
+    run: str,
+    listen: Listener,
+    start: float,
 ) -> dict[str, Any]:
     job, model = checked.job, checked.model
     session = choose_session(profile, model.format, device.probe, job.threads)
     rules = Rules(checked.limits, job.lenient, device.probe.emulated, job.allow_emulated)
-    timing = loop.Timing(time.monotonic)
+    timing = Timing(time.monotonic)
 
     def build(plan: Plan) -> Built:
         return run_recipe(plan.recipe, model, checked.calib, read.where(plan.text))
@@ -166,17 +182,24 @@ def _loop(
         device, model, checked.data, checked.metric, checked.limits, session,
         require_provider=job.require_provider, seed=job.seed, tick=listen.tick,
     ) as rig:  # fmt: skip
-        outcome = loop.run(
-            model, session, todo, rules, rig, build, Shelf(store, run), timing, max_time=job.max_time, tell=listen.phase
-        )
+        outcome = Loop(
+            model, session, todo, rules, rig, build, Shelf(store, run), timing, job.max_time, listen.phase
+        ).run()
     timing.seconds["push_s"] = rig.push_seconds
-    total = time.monotonic() - start
     decision = outcome.decision
     return fit_document(
-        run, decision.met, decision.reason, model_facts(job, model.sha256, model.format, model.bytes), profile.name,
-        device.probe.to_json(), decision.lines, outcome.baseline.candidate, decision.chosen,
-        [e.candidate for e in outcome.entries], {**timing.seconds, "total_s": total},
-    )  # fmt: skip
+        run=run,
+        met=decision.met,
+        reason=decision.reason,
+        model=model_facts(job, model.sha256, model.format, model.bytes),
+        profile=profile.name,
+        device=device.probe.to_json(),
+        budget=decision.lines,
+        baseline=outcome.baseline.candidate,
+        chosen=decision.chosen,
+        candidates=[e.candidate for e in outcome.entries],
+        timing={**timing.seconds, "total_s": time.monotonic() - start},
+    )
 
 
 def model_facts(job: Job, sha256: str, format: str, size: int) -> dict[str, Any]:
@@ -216,9 +239,15 @@ def _write(store: Store, document: Mapping[str, Any], folder: Path | str, force:
         return []
     recipe = stored_entries(store, document["run"])[chosen["id"]].recipe_toml
     return write_results(
-        folder, store.artifact(chosen["sha256"]), document["model"]["format"], recipe, document,
-        html(document, recipe), junit(document), force=force,
-    )  # fmt: skip
+        folder,
+        model_bytes=store.artifact(chosen["sha256"]),
+        model_suffix=document["model"]["format"],
+        recipe_toml=recipe,
+        document=document,
+        html=html(document, recipe),
+        junit=junit(document),
+        force=force,
+    )
 
 
 def running_document(store: Store, run: str) -> dict[str, Any]:
@@ -229,8 +258,16 @@ def running_document(store: Store, run: str) -> dict[str, Any]:
     job, facts = Job.from_json(row.job["job"]), row.result or {}
     entries = stored_entries(store, row.run)
     baseline = entries.pop("baseline", None)
-    model = model_facts(job, row.model_sha256 or "", facts.get("format", ""), facts.get("bytes", 0))
     return fit_document(
-        row.run, None, f"the run is {row.state}", model, facts.get("profile", ""), facts.get("probe", {}), (),
-        baseline.candidate if baseline else None, None, [e.candidate for e in entries.values()], {},
-    )  # fmt: skip
+        run=row.run,
+        met=None,
+        reason=f"the run is {row.state}",
+        model=model_facts(job, row.model_sha256 or "", facts.get("format", ""), facts.get("bytes", 0)),
+        profile=facts.get("profile", ""),
+        device=facts.get("probe", {}),
+        budget=(),
+        baseline=baseline.candidate if baseline else None,
+        chosen=None,
+        candidates=[e.candidate for e in entries.values()],
+        timing={},
+    )

@@ -26,7 +26,7 @@ class Plan:
 def plans(
     setup: Setup, profile: Profile, hardware: Hardware, session: SessionOptions, tell: Callable[[str], None]
 ) -> list[Plan]:
-    """The candidates in the order in which they are to be measured; the same job on the same device gives the same.
+    """The candidates in the order of measuring; the same job on the same device gives the same.
 
     A recipe of the user's that does not fit the model is an error; one of the profile's is left out, and `tell` is told.
     """

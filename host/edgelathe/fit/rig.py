@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from edgelathe.core.budget import Limit
 from edgelathe.core.claim import Claim
-from edgelathe.core.dataset import Dataset
+from edgelathe.core.dataset import Dataset, take
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.result import Accuracy
-from edgelathe.device.measure import BenchPlan, Series, bench
+from edgelathe.device.errors import ModelFailure
+from edgelathe.device.measure import BenchPlan, Series, bench, evaluate
 from edgelathe.device.open import Device
 from edgelathe.device.session import Session
 from edgelathe.fit.measured import Measured
+from edgelathe.model.run import batch_size, real
 from edgelathe.model.types import Model
 from edgelathe.stats import latency, metrics, quantile, ratio, stopping
 from edgelathe.stats.metrics import Metric
@@ -27,6 +29,8 @@ STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 
 #: Fresh sessions behind a claim on load time or memory: the smallest one-sided 95% bound on a median needs 5.
 FRESH = 7
+
+Outputs = NDArray[np.generic]
 
 #: Progress: what is being done, and how far (0..1).
 Tick = Callable[[str, float], None]
@@ -38,7 +42,7 @@ class Rig:
     Args:
         device: an open one.
         model: the uncompressed model.
-        data: evaluation samples bound to the model.
+        data: evaluation samples bound to the model; they are taken in a random order that `seed` gives.
         metric: of the accuracy.
         limits: of the budget; they decide how many samples are taken and when an evaluation may stop.
         options: how the baseline runs.
@@ -60,15 +64,21 @@ class Rig:
         seed: int = 0,
         tick: Tick = lambda what, part: None,
     ) -> None:
-        self._device, self._model, self._data, self._metric = device, model, data, metric
+        order = np.random.default_rng(seed).permutation(
+            len(data)
+        )  # files are often sorted by class: no early stop then
+        self._device, self._model, self._data, self._metric = device, model, take(data, order), metric
         self._limits, self._options, self._provider = tuple(limits), options, require_provider
         self._seed, self._tick = seed, tick
         self._base: Session | None = None
+        self.push_seconds = 0.0
 
     def __enter__(self) -> Rig:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._base:
             self._base.close()
             self._base = None
@@ -77,25 +87,39 @@ class Rig:
         """The uncompressed model, on every sample."""
         session = self._baseline_session()
         series = self._bench([session])[0]
-        outputs = self._outputs(session, lambda _: False)
-        accuracy, claims = metrics.evaluate(self._metric, outputs, self._labels(outputs))
-        return self._measured(session, self._options, series, accuracy, claims, {}, outputs, self._model)
+        outputs = self._outputs(self._model, session, lambda _: False)
+        accuracy = metrics.evaluate(self._metric, outputs, self._data.labels, self._data.name)
+        _, value, drop = metrics.compare_accuracy(self._metric, outputs, outputs, self._data.labels, self._data.name)
+        claims = {"accuracy": value, "accuracy.drop": drop, **self._claims(self._model, self._options, session, series)}
+        return self._measured(session, self._options, series, accuracy, claims, {}, outputs)
 
-    def candidate(self, model: Model, options: SessionOptions, outputs: NDArray[np.generic], *, whole: bool) -> Measured:
-        """A candidate, timed in turns with the baseline whose `outputs` are given; `whole`: without early stop."""
+    def candidate(self, model: Model, options: SessionOptions, outputs: Outputs, *, whole: bool) -> Measured:
+        """A candidate, timed in turns with the baseline whose `outputs` are given; `whole`: without early stop.
+
+        Raises ModelFailure where the device cannot run it, or its outputs are NaN.
+        """
         base = self._baseline_session()
         with self._open(model, options) as session:
             base_series, series = self._bench([base, session])
-            ratios = {
-                f"latency.{s}": ratio.claim(base_series.blocks, series.blocks, s) for s in STATISTICS
-            }
-            ratios["throughput"] = _inverse(ratios["latency.mean"])
-            stop = (lambda _: False) if whole else self._hopeless(outputs)
-            got = self._outputs(session, stop)
-            accuracy, claims = metrics.compare_accuracy(self._metric, outputs[: len(got)], got, self._labels(outputs)[: len(got)])
-            measured = self._measured(session, options, series, accuracy, claims, ratios, got, model)
-        if metrics.fell_to_chance(self._metric, got, self._labels(outputs)[: len(got)]):
-            return replace(measured, rejected=f"fell to chance: {accuracy.metric} {accuracy.value:.3f}")
+            ratios = {f"latency.{s}": ratio.compare(base_series.blocks, series.blocks, s).claim for s in STATISTICS}
+            ratios["throughput"] = ratios["latency.mean"].inverse()
+            got = self._outputs(model, session, (lambda _: False) if whole else self._hopeless(outputs))
+            labels = metrics.targets(self._metric, self._data.labels, outputs)[: len(got)]
+            before = outputs[: len(got)]
+            try:
+                accuracy, value, drop = metrics.compare_accuracy(self._metric, before, got, labels, self._data.name)
+            except metrics.OutputError as e:
+                raise ModelFailure(self._device.name, str(e), "leave the step out, or skip the layer") from e
+            start = metrics.evaluate(self._metric, before, labels, self._data.name).value
+            if start > 0:
+                ratios["accuracy"] = metrics.against(self._metric, start, drop).scaled(1 / start)
+            claims = {"accuracy": value, "accuracy.drop": drop, **self._claims(model, options, session, series)}
+            measured = self._measured(session, options, series, accuracy, claims, ratios, got)
+        level = metrics.chance(self._metric, labels, got.reshape(len(got), -1).shape[1])
+        if metrics.fell_to_chance(self._metric, value, drop, level):
+            return replace(
+                measured, rejected=f"fell to chance: {accuracy.metric} {accuracy.value:.3f}, chance is {level:.3f}"
+            )
         return measured
 
     def _baseline_session(self) -> Session:
@@ -104,9 +128,14 @@ class Rig:
         return self._base
 
     def _open(self, model: Model, options: SessionOptions) -> Session:
+        start = time.perf_counter()
+        self._device.push(model.data)
+        self.push_seconds += time.perf_counter() - start
         session = self._device.open_session(model, options, require_provider=self._provider)
         try:
+            start = time.perf_counter()
             session.feed(self._data.inputs)
+            self.push_seconds += time.perf_counter() - start
         except BaseException:
             session.close()
             raise
@@ -114,42 +143,63 @@ class Rig:
 
     def _bench(self, sessions: Sequence[Session]) -> list[Series]:
         asked = [_quantile(limit.metric) for limit in self._limits]
-        calls = max([quantile.samples_needed(q) for q in asked if q] + [50]) * 2
+        calls = 2 * max([quantile.samples_needed(q) for q in asked if q] + [50])
         plan = BenchPlan(min_calls=calls)
         return bench(sessions, plan, seed=self._seed, tick=lambda part: self._tick("latency", part))
 
-    def _outputs(self, session: Session, stop: Callable[[NDArray[np.generic]], bool]) -> NDArray[np.generic]:
-        """Outputs of all samples, or of as many as it takes until `stop` says so."""
-        n, at, parts = len(self._data), 0, []
-        while at < n:
-            count = min(n - at, max(1, math.ceil(n / 20)))
-            parts.append(session.infer(at, count)[0])
-            at += count
-            self._tick(f"accuracy {at:,}/{n:,}", at / n)
-            if at < n and stop(np.concatenate(parts)):
-                break
-        return np.concatenate(parts)
+    def _outputs(self, model: Model, session: Session, stop: Callable[[Outputs], bool]) -> Outputs:
+        """Outputs of all samples, or of as many as it takes until `stop`, asked at each look, says so."""
+        n, parts, done = len(self._data), [], 0
+        looks = list(stopping.looks(n))
+        for first, *_ in evaluate(session, n, batch=batch_size(model.signature)):
+            parts.append(first)
+            done += len(first)
+            self._tick(f"accuracy {done:,}/{n:,}", done / n)
+            if done < n and done >= looks[0]:
+                looks = [look for look in looks if look > done]
+                if stop(np.concatenate(parts)):
+                    break
+        got = np.concatenate(parts)
+        return got if self._metric.classes else real([got], model.signature)[0]
 
-    def _labels(self, outputs: NDArray[np.generic]) -> NDArray[np.generic]:
-        """The labels, or the baseline's own answers where there are none."""
-        return self._data.labels if self._data.labels is not None else metrics.answers(self._metric, outputs)
-
-    def _hopeless(self, base: NDArray[np.generic]) -> Callable[[NDArray[np.generic]], bool]:
+    def _hopeless(self, base: Outputs) -> Callable[[Outputs], bool]:
         """Whether the samples so far already prove that the accuracy limit is out of reach."""
-        drops = [limit for limit in self._limits if limit.metric == "accuracy.drop"]
-        if not drops or self._metric.per_sample is None or self._metric.kind != "share":
-            return lambda _: False
-        limit, labels, total = min(x.value for x in drops), self._labels(base), len(base)
+        drops = [limit.value for limit in self._limits if limit.metric == "accuracy.drop"]
         score = self._metric.per_sample
+        if not drops or score is None or self._metric.unit != "share":
+            return lambda _: False
+        labels, total = metrics.targets(self._metric, self._data.labels, base), len(base)
         base_ok = score(base, labels).astype(bool)
 
-        def hopeless(got: NDArray[np.generic]) -> bool:
+        def hopeless(got: Outputs) -> bool:
             n = len(got)
             ok = score(got, labels[:n]).astype(bool)
             lost, won = int((base_ok[:n] & ~ok).sum()), int((~base_ok[:n] & ok).sum())
-            return stopping.decide(lost, won, n, total, limit) == "out"
+            return stopping.decide(lost, won, n, total, min(drops)) == "out"
 
         return hopeless
+
+    def _claims(self, model: Model, options: SessionOptions, session: Session, series: Series) -> dict[str, Claim]:
+        """What does not depend on the answers: times, size, and load and memory where the budget asks for them."""
+        times = {f"latency.{s}": latency.claim(series.blocks, s) for s in STATISTICS}
+        return {
+            **times,
+            "throughput": times["latency.mean"].inverse(1000),
+            "size": Claim.of(model.bytes),
+            **self._fresh(model, options, session),
+        }
+
+    def _fresh(self, model: Model, options: SessionOptions, session: Session) -> dict[str, Claim]:
+        if not {"load", "memory"} & {limit.metric for limit in self._limits}:
+            return {}
+        loads, peaks = [session.load_ms], [float(session.peak_bytes())]
+        for number in range(1, FRESH):
+            self._tick("load and memory", number / FRESH)
+            with self._open(model, options) as fresh:
+                fresh.infer(0, 1)
+                loads.append(fresh.load_ms)
+                peaks.append(float(fresh.close()))
+        return {"load": quantile.claim(loads, 0.5), "memory": quantile.claim(peaks, 0.5)}
 
     def _measured(
         self,
@@ -159,42 +209,21 @@ class Rig:
         accuracy: Accuracy,
         claims: dict[str, Claim],
         ratios: dict[str, Claim],
-        outputs: NDArray[np.generic],
-        model: Model,
+        outputs: Outputs,
     ) -> Measured:
-        peak = session.close() if session is not self._base else session.peak_bytes()
-        times = {f"latency.{s}": latency.claim(series.blocks, s) for s in STATISTICS}
-        fixed = {"size": Claim(model.bytes, model.bytes, model.bytes, exact=True)}
-        fresh = self._fresh(model, options, session.load_ms, peak)
         return Measured(
             options=replace(options, provider=session.provider),
             latency=latency.summarize(series.blocks),
             accuracy=accuracy,
-            claims={**claims, **times, "throughput": _inverse(times["latency.mean"], 1000), **fixed, **fresh},
+            claims=claims,
             ratios=ratios,
             outputs=outputs,
             load_ms=session.load_ms,
-            peak_bytes=peak,
-            warnings=tuple(session.warnings) + tuple(series.warnings),
+            peak_bytes=session.peak_bytes(),
+            warnings=(*session.warnings, *series.warnings),
         )
-
-    def _fresh(self, model: Model, options: SessionOptions, load_ms: float, peak: int) -> dict[str, Claim]:
-        """Claims on load time and memory, from fresh sessions, where the budget asks for them."""
-        if not {"load", "memory"} & {limit.metric for limit in self._limits}:
-            return {}
-        loads, peaks = [load_ms], [float(peak)]
-        for _ in range(FRESH - 1):
-            with self._open(model, options) as session:
-                session.infer(0, 1)
-                loads.append(session.load_ms)
-                peaks.append(float(session.close()))
-        return {"load": quantile.claim(loads, 0.5), "memory": quantile.claim(peaks, 0.5)}
 
 
 def _quantile(metric: str) -> float | None:
     name = metric.removeprefix("latency.p")
     return int(name) / 100 if name.isdigit() else None
-
-
-def _inverse(claim: Claim, factor: float = 1.0) -> Claim:
-    return Claim(factor / claim.value, factor / claim.upper, factor / claim.lower)

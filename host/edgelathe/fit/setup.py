@@ -49,21 +49,22 @@ def setup(job: Job) -> Setup:
             raise UserError(f"budget '{limit.expr}'", f"{limit.metric} is not measured yet", _UNMEASURED[limit.metric])
     recipes = tuple((text, read.read(text)) for text in job.recipe)
     model = io.load(Path(job.model))
-    raw = dataset.load(job.data)
     where = Path(job.model).name
+    raw = dataset.load(job.data)
     warnings: list[str] = []
     if job.calib is None:
         calib_at, eval_at, rule = dataset.holdout(raw)
         calib, data = dataset.take(raw, calib_at), dataset.take(raw, eval_at)
         warnings.append(
-            f"no --calib: {len(calib)} of {len(raw)} samples of {raw.name} are set aside for calibration and not evaluated on"
+            f"no --calib: {len(calib)} of the {len(raw)} samples of {raw.name} are for calibration, not evaluated on"
         )
     else:
         calib, data, rule = dataset.load(job.calib), raw, {}
-        warnings += dataset.compare(calib, data)
     data = dataset.bind(data, model.signature, where)
     calib = dataset.bind(calib, model.signature, where)
+    warnings += dataset.compare(calib, data)
+    if twins := dataset.duplicates(calib, data):
+        warnings.append(f"{len(twins)} samples of {calib.name} are in {data.name} too: the accuracy is flattered")
     metric = metrics.load_metric(data.metric)
-    classes = metrics.classes(metric, model.signature)
-    dataset.check_labels(data, classes)
+    budget.suit(limits, metric.name, metric.unit, metric.better)
     return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings))

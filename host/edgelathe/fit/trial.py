@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from edgelathe.core import dataset
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Profile
 from edgelathe.core.signature import Signature, TensorInfo
-from edgelathe.device.measure import BenchPlan, bench
+from edgelathe.device.measure import BenchPlan, bench, evaluate
 from edgelathe.device.open import Device
-from edgelathe.fit.setup import bind_labels
 from edgelathe.model import metadata, run
 from edgelathe.model.types import Model
 from edgelathe.recipes.ready import choose_session, from_text
@@ -64,7 +64,11 @@ def bench_document(
     with ExitStack() as stack:
         sessions = []
         for (name, model), how in zip(models, options, strict=True):
-            inputs = random_inputs(model.signature, seed) if data is None else dataset.bind(data, model.signature, name).inputs
+            inputs = (
+                random_inputs(model.signature, seed)
+                if data is None
+                else dataset.bind(data, model.signature, name).inputs
+            )
             session = stack.enter_context(device.open_session(model, how))
             session.feed(inputs)
             sessions.append(session)
@@ -82,7 +86,8 @@ def bench_document(
             )  # fmt: skip
     pairs = itertools.combinations(range(len(models)), 2)
     comparisons = [
-        {"a": models[i][0], "b": models[j][0], **ratio.compare(series[i].blocks, series[j].blocks).to_json()} for i, j in pairs
+        {"a": models[i][0], "b": models[j][0], **ratio.compare(series[i].blocks, series[j].blocks).to_json()}
+        for i, j in pairs
     ]
     return {
         "schema": "edgelathe.bench/1", "device": device.probe.to_json(), "results": results, "comparisons": comparisons,
@@ -100,23 +105,24 @@ def eval_document(
     metric = metrics.load_metric(data.metric)
     results, reference = [], None
     for (name, model), how in zip(models, options, strict=True):
-        bound = bind_labels(data, model, metric, name)
+        bound = dataset.bind(data, model.signature, name)
         with device.open_session(model, how) as session:
             session.feed(bound.inputs)
-            parts = []
-            for at in range(0, len(bound), step := max(1, len(bound) // 20)):
-                parts.append(session.infer(at, min(step, len(bound) - at))[0])
-                tick(f"{name} {at:,}/{len(bound):,}", at / len(bound))
-            outputs = np.concatenate(parts)
-            real = replace(how, provider=session.provider)
+            parts, done = [], 0
+            for first, *_ in evaluate(session, len(bound), batch=run.batch_size(model.signature)):
+                parts.append(first)
+                done += len(first)
+                tick(f"{name} {done:,}/{len(bound):,}", done / len(bound))
+            raw = np.concatenate(parts)
+            ran = replace(how, provider=session.provider)
             warnings = list(session.warnings)
+        outputs = raw if metric.classes else run.real([raw], model.signature)[0]
         reference = outputs if reference is None else reference
-        labels = bound.labels if bound.labels is not None else metrics.answers(metric, reference)
-        accuracy, _ = metrics.evaluate(metric, outputs, labels)
+        accuracy = metrics.evaluate(metric, outputs, metrics.targets(metric, bound.labels, reference), data.name)
         results.append(
             {
-                "model": name, "format": model.format, "runtime": how.runtime, "options": real.to_json(),
-                "accuracy": accuracy.to_json(), "parity": _parity(model, bound, how, outputs), "warnings": warnings,
+                "model": name, "format": model.format, "runtime": how.runtime, "options": ran.to_json(),
+                "accuracy": accuracy.to_json(), "parity": _parity(model, bound, how, raw), "warnings": warnings,
             }
         )  # fmt: skip
     return {"schema": "edgelathe.eval/1", "device": device.probe.to_json(), "results": results}
@@ -140,8 +146,9 @@ def _random(tensor: TensorInfo, rng: np.random.Generator, samples: int) -> NDArr
 def _parity(model: Model, data: Dataset, how: SessionOptions, outputs: NDArray[np.generic]) -> dict[str, Any] | None:
     """How the device's answers differ from those of the same runtime here; None where this host lacks the runtime."""
     n = min(PARITY, len(data))
-    host = run.outputs_if_possible(model, {k: v[:n] for k, v in data.inputs.items()}, how)
-    if host is None:
+    try:
+        host = run.outputs(model, {k: v[:n] for k, v in data.inputs.items()}, how)
+    except UserError:  # this host has not the device's provider or runtime
         return None
     mine, theirs = host[0].reshape(n, -1), outputs[:n].reshape(n, -1)
     same = int((mine.argmax(1) == theirs.argmax(1)).sum())

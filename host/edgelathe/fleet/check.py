@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ class Readiness:
         probe = self.probe
         return {
             "name": self.member.host, "group": self.member.group, "state": self.state, "why": self.why,
-            "profile": self.member.profile, "probed": probe.profile if probe else None,
+            "profile": self.member.profile, "probed": profiles.propose(probe).name if probe else None,
             "agent": str(probe.extra.get("agent", "")) if probe else None, "machine": probe.machine if probe else None,
-            "runtimes": [f"{r.name} {r.version}" for r in probe.runtimes] if probe else [],
+            "runtimes": [{"name": r.name, "version": r.version} for r in probe.runtimes] if probe else [],
             "free_bytes": probe.extra.get("free_bytes") if probe else None,
         }  # fmt: skip
 
@@ -45,7 +46,10 @@ def check(inventory: Inventory, ask: Ask, tell: Callable[[int, int], None] = lam
     """
     declared = {m.profile: profiles.load(m.profile) for m in inventory.members if m.profile}
     with ThreadPoolExecutor(min(inventory.parallel, len(inventory.members)), thread_name_prefix="fleet") as pool:
-        tasks = {pool.submit(_one, m, declared.get(m.profile or ""), inventory.min_free_mb, ask): m for m in inventory.members}
+        tasks = {
+            pool.submit(_one, m, declared.get(m.profile or ""), inventory.min_free_mb, ask): m
+            for m in inventory.members
+        }
         answers: dict[Member, Readiness] = {}
         try:
             for task in as_completed(tasks):
@@ -77,5 +81,17 @@ def _one(member: Member, declared: Profile | None, min_free_mb: int, ask: Ask) -
     if isinstance(free, int | float) and free < min_free_mb * 1e6:
         return Readiness(member, "no-space", f"{free / 1e6:.0f} MB free, {min_free_mb} MB wanted; free some", probe)
     if declared is not None and (why := profiles.mismatch(declared, probe)):
-        return Readiness(member, "other-profile", f"{why}; move it to another group or change the group's profile", probe)
+        return Readiness(
+            member, "other-profile", f"{why}; move it to another group or change the group's profile", probe
+        )
     return Readiness(member, "ready", "", probe)
+
+
+def _mismatch(declared: Profile, probe: Probe) -> str:
+    """Why the device is not of the declared class; empty where it may be. A generic profile fits every board."""
+    if not profiles.fits(declared, probe.machine):
+        return f"it is {probe.machine}, {declared.name} is for {declared.machine}"
+    model = (probe.model or "").rstrip("\0\n ")
+    if declared.match and model and not any(re.search(pattern, model) for pattern in declared.match):
+        return f"it is a '{model}' ({profiles.propose(probe).name}), not a {declared.name}"
+    return ""

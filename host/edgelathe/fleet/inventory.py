@@ -31,7 +31,7 @@ class Member:
     def target(self, known: Target) -> Target:
         """The device behind the host, with what the fleet file says of it."""
         return Target(
-            self.host, known.url, self.root or known.root, self.python or known.python, self.profile or known.profile, known.fingerprint
+            self.host, known.url, self.root or known.root, self.python or known.python, None, known.fingerprint
         )
 
 
@@ -62,7 +62,9 @@ def load(path: Path) -> Inventory:
     seen: dict[str, str] = {}
     for member in members:
         if member.host in seen:
-            raise UserError(f"{path}: groups.{member.group}", f"'{member.host}' is in {seen[member.host]} too", "leave it in one")
+            raise UserError(
+                f"{path}: groups.{member.group}", f"'{member.host}' is in {seen[member.host]} too", "leave it in one"
+            )
         seen[member.host] = f"groups.{member.group}"
     parallel = fleet.get("parallel", PARALLEL)
     if parallel < 1:

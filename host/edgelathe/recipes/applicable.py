@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from edgelathe.core import recipe as grammar
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Profile, hardware
-from edgelathe.model.types import Format
+from edgelathe.model.inspect import inspect
+from edgelathe.model.types import Format, Model
 from edgelathe.recipes.resolve import resolve
 from edgelathe.recipes.table import STEPS
 
@@ -23,13 +25,25 @@ def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
     return {op: tuple(names) for op, names in out.items()}
 
 
+def inspect_document(model: Model) -> dict[str, Any]:
+    """The document `edgelathe.inspect/1`, with the steps that can change the model and each layer."""
+    by_op = steps_by_op(model.format)
+    steps = tuple(name for name, row in STEPS.items() if model.format in row)
+    document = inspect(model, steps).to_json()
+    for layer in document["layers"]:
+        layer["steps"] = list(by_op.get(layer["op"], ()))
+    return document
+
+
 def check_space(profile: Profile) -> list[str]:
     """What is wrong with the recipes of a profile, one line each."""
     problems = []
     for format in _FORMATS:
         for text in profile.recipes.get(format, ()):
             try:
-                resolve(grammar.parse(text), format, hardware(profile, None), f"{profile.name}: recipes.{format}: '{text}'")
+                resolve(
+                    grammar.parse(text), format, hardware(profile, None), f"{profile.name}: recipes.{format}: '{text}'"
+                )
             except UserError as e:
                 problems.append(str(e))
     return problems

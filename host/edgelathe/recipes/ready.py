@@ -13,7 +13,7 @@ from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware, Profile, runtimes_for
 from edgelathe.core.recipe import Recipe
-from edgelathe.model.graph import layers
+from edgelathe.model.graph import graph
 from edgelathe.model.types import Format, Model
 from edgelathe.recipes.resolve import check_layers, needs_data, resolve
 from edgelathe.recipes.run import Built
@@ -27,7 +27,9 @@ def choose_session(profile: Profile, format: Format, probe: Probe | None, thread
     if not choices:
         where = f"profile '{profile.name}'" if probe is None else probe.name
         raise UserError(
-            where, f"no runtime of profile '{profile.name}' for {format} models is there", "run `edgelathe device install`"
+            where,
+            f"no runtime of profile '{profile.name}' for {format} models is there",
+            "run `edgelathe device install`",
         )
     first = choices[0]
     return SessionOptions(first.runtime, first.provider, threads or first.threads, dict(first.config))
@@ -36,7 +38,7 @@ def choose_session(profile: Profile, format: Format, probe: Probe | None, thread
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
     """The recipe resolved for `model` and `hardware`. A session that the recipe already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, hardware, where)
-    check_layers(resolved, (layer.name for layer in layers(model)), where)
+    check_layers(resolved, (layer.name for layer in graph(model).layers), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))
 
 
@@ -49,6 +51,11 @@ def from_table(table: Mapping[str, Any], config: Mapping[str, str]) -> SessionOp
     """The inverse of `to_table`, with the entries `config` that the steps asked for."""
     entries = {k: str(v) for k, v in table.items() if k not in _SESSION}
     return SessionOptions(str(table["runtime"]), str(table["provider"]), int(table["threads"]), {**entries, **config})
+
+
+def from_text(text: str) -> SessionOptions:
+    """Session options as `recipes.run.session_text` writes them into a model."""
+    return from_table(dict(part.split("=", 1) for part in text.split(";")), {})
 
 
 def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> Dataset | None:

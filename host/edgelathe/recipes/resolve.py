@@ -59,7 +59,9 @@ def check_layers(recipe: Recipe, layers: Iterable[str], where: str) -> None:
         for pattern in step.layers:
             if not fnmatch.filter(names, pattern):
                 raise UserError(
-                    f"{where}: {step.use}.layers", f"no layer '{pattern}'", nearest(pattern, names, "see `edgelathe inspect`")
+                    f"{where}: {step.use}.layers",
+                    f"no layer '{pattern}'",
+                    nearest(pattern, names, "see `edgelathe inspect`"),
                 )
 
 
@@ -71,7 +73,9 @@ def needs_data(recipe: Recipe, format: Format, where: str) -> str | None:
 def _resolved(step: Step, row: StepSpec, hardware: Hardware, where: str) -> Step:
     inside = f"{where}: {step.use}"
     chosen = row.resolve(options.build(row.options, step.options, inside), hardware)
-    return Step(step.use, options.written(chosen), {k: _override(v, row, f"{inside}: {k}") for k, v in step.layers.items()})
+    return Step(
+        step.use, options.written(chosen), {k: _override(v, row, f"{inside}: {k}") for k, v in step.layers.items()}
+    )
 
 
 def _override(written: Mapping[str, Value], row: StepSpec, where: str) -> dict[str, Value]:

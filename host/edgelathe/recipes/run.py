@@ -55,7 +55,8 @@ def run(
     Raises:
         UserError: a step needs data and there are none, or cannot take this model.
     """
-    done, config = [], {}
+    done: list[StepRun] = []
+    config: dict[str, str] = {}
     current = model
     for step in recipe.steps:
         row = spec(step, model.format, where)
@@ -70,7 +71,7 @@ def run(
         config |= applied.config
         done.append(StepRun(step.use, time.perf_counter() - start, applied.notes))
     if recipe.session and current.sha256 != model.sha256:
-        current = metadata.write(current, "edgelathe.session", session_text(recipe, config))
+        current = metadata.write(current, metadata.SESSION, session_text(recipe, config))
     io.validate(current)
     return Built(current, tuple(done), config)
 
