@@ -19,7 +19,7 @@ app = typer.Typer()
 @command(app)
 def fit(
     shell: Shell,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="An ONNX or TFLite file.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="An ONNX or TFLite file.")] = None,
     data: Annotated[str | None, typer.Option(metavar="D", help="Data that the accuracy is judged on.")] = None,
     calib: Annotated[
         str | None, typer.Option(metavar="C", help="Calibration data; else a part of D is set aside.")

@@ -19,7 +19,7 @@ app = typer.Typer(
     help="Fit a trained model to a budget on the device it will run on.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help: quick, greppable, and it wraps anywhere
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -55,7 +55,8 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911  # one return per way to 
             words = str(e.format_message()).strip().replace("\n", " ")
             context: Any = getattr(e, "ctx", None)
             if type(e).__name__ == "NoArgsIsHelpError":
-                return 2  # the help has been shown
+                sys.stderr.write(f"{e.format_message()}\n")
+                return 2
             command = getattr(context, "command_path", "edgelathe")
             return _fail(f"{command}: {words.rstrip('.')}; see `{command} --help`", 2, verbose)
         return _bug(e, verbose)

@@ -38,9 +38,9 @@ def bench(
     ] = 30.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
 ) -> None:
-    """Measure latency on a device; several models in turns, compared in pairs.
+    """Measure and compare latencies on a device.
 
-    Warm-up until the series is steady, then blocks in random order, so that drift of the machine hits all models alike.
+    Several models are timed in turns and compared in pairs. Warm-up until the series is steady, then blocks in random order, so that drift of the machine hits all models alike.
     """
     from edgelathe.core import dataset
     from edgelathe.device.measure import BenchPlan
@@ -62,9 +62,9 @@ def eval_(
     threads: Threads = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Measure accuracy on a device, and whether its answers are those of this host.
+    """Measure accuracy on a device.
 
-    Samples are preprocessed here, so that host and device see the same bytes.
+    Also tells whether its answers are those of this host. Samples are preprocessed here, so that host and device see the same bytes.
     """
     from edgelathe.core import dataset
     from edgelathe.fit.trial import eval_document
