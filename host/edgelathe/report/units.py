@@ -44,7 +44,7 @@ def digits(value: float, n: int) -> str:
         return "?"
     if value == 0:
         return "0"
-    places = n - 1 - math.floor(math.log10(abs(value)))
+    places = n - 1 - int(f"{value:.{n - 1}e}".partition("e")[2])  # the exponent after rounding
     return f"{value:,.{max(0, places)}f}"
 
 

@@ -22,13 +22,10 @@ def check_folder(folder: Path | str, force: bool = False) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(folder, "is a file", "name a folder with -o")
     try:
-        others = (
-            sorted(p.name for p in folder.iterdir() if p.name not in OURS and not p.name.endswith(PART))
-            if folder.exists()
-            else []
-        )
+        found = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
     except OSError as e:
         raise UserError(folder, f"cannot be read ({e.strerror})", "name another folder with -o") from e
+    others = [name for name in found if name not in OURS and not name.endswith(PART)]
     if others and not force:
         raise UserError(folder, f"holds other files ('{others[0]}')", "name a new folder with -o, or add --force")
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
