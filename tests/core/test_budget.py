@@ -173,7 +173,8 @@ def test_met_iff_the_bound_in_the_line_keeps_the_limit(text, value, down, up, ra
     line = judge(limit, Claim(value, value - down, value + up), 10.0, ratio, lenient=lenient)
     assert OPS[limit.op](line.bound, line.limit) == (line.verdict == "met")
     assert line.bound >= line.value if limit.upper else line.bound <= line.value
-    assert (excess(line) == 0) == (line.verdict == "met" or line.bound == line.limit)
+    if math.isfinite(line.bound):
+        assert (excess(line) == 0) == (line.verdict == "met" or line.bound == line.limit)
 
 
 def test_a_relative_limit_is_resolved_by_the_baseline_and_judged_by_the_interleaved_ratio():
@@ -196,7 +197,9 @@ def test_what_cannot_be_judged_is_undecided_and_says_why():
     assert judge(parse("latency<=0.5x"), Claim(1, 1, 1)).note == "no baseline to compare with"
     held = judge(UPPER, Claim(1, 0.9, 1.1), hold="the device is emulated")
     assert (held.verdict, held.value, held.bound, held.note) == ("undecided", 1, None, "the device is emulated")
-    assert excess(held) == math.inf
+    assert excess(held) == 0
+    assert excess(judge(UPPER, Claim(12, 0.9, 13), hold="the device is emulated")) == pytest.approx(0.2)
+    assert excess(judge(UPPER, None)) == 0
 
 
 def test_lenient_judges_the_point_and_says_so():
@@ -218,7 +221,8 @@ def test_excess_ranks_by_the_bound_relative_to_the_limit():
     assert excess(judge(UPPER, Claim(12, 11, 13))) == pytest.approx(0.3)
     assert excess(judge(LOWER, Claim(0.8, 0.72, 0.85))) == pytest.approx(0.2)
     assert excess(judge(UPPER, Claim(9, 8, 10))) == 0
-    assert excess(judge(UPPER, Claim(9, 8, math.inf))) == math.inf
+    assert excess(judge(UPPER, Claim(9, 8, math.inf))) == 0  # the value stands in for the bound
+    assert excess(judge(UPPER, Claim(11, 8, math.inf))) == pytest.approx(0.1)
     assert excess(judge(parse("accuracy.drop<=0%"), Claim(0.01, 0, 0.02))) == pytest.approx(2)
 
 

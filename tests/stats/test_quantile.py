@@ -6,6 +6,7 @@ import pytest
 from edgelathe.core.interval import Interval
 from edgelathe.stats.quantile import (
     bounds,
+    claim,
     interval,
     lower_rank,
     quantile,
@@ -90,6 +91,14 @@ def test_fewer_effective_samples_widen_the_interval():
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.1)
     assert interval(samples, 0.5, 2.9) == Interval(-math.inf, math.inf)
     assert bounds(samples, 0.5, 0.05, 5000) == bounds(samples, 0.5, 0.05)
+
+
+def test_claim_of_a_few_samples():
+    five = claim([3.0, 1.0, 2.0, 5.0, 4.0], 0.5)
+    assert (five.value, five.lower, five.upper, five.n) == (3, 1, 5, 5)  # 2**-5 < 0.05
+    four = claim([3.0, 1.0, 2.0, 5.0], 0.5)
+    assert (four.value, four.lower, four.upper) == (2.5, -math.inf, math.inf)
+    assert claim([7.0] * 9, 0.5).upper == 7
 
 
 @pytest.mark.parametrize("bad", [(-1, 0.5, 0.05), (5, 0.0, 0.05), (5, 1.0, 0.05), (5, 0.5, 0.0)])

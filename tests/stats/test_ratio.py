@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from edgelathe.stats.ratio import compare, joined, signed_rank_quantile
+from edgelathe.stats.ratio import calls_needed, compare, joined, signed_rank_quantile
 
 
 def measured(rng, pairs, ratio=1.0, drift=0.0, noise=0.01, size=20):
@@ -84,12 +84,22 @@ def test_signed_ranks_are_exact():
 
 
 def test_tails_join_blocks_until_they_have_samples():
-    pairs = [(np.arange(30), np.arange(25))] * 10
+    pairs = [(np.arange(30), np.arange(20))] * 10
     assert len(joined(pairs, "p50")) == len(joined(pairs, "mean")) == 10
-    groups = joined(pairs, "p95")  # 40 samples a side
-    assert len(groups) == 5
+    assert len(joined(pairs, "p90")) == 10  # 10 samples a side would do
+    groups = joined(pairs, "p99")  # 200 samples, about 100 a group
+    assert [len(y) for _, y in groups] == [100, 100]
     assert sum(len(x) for x, _ in groups) == 300
-    assert len(joined(pairs, "p99")) == 1
+    assert len(joined(pairs[:2], "p99")) == 1
+
+
+@pytest.mark.parametrize("name", ["p50", "p90", "p95", "p99", "mean"])
+def test_calls_needed_is_where_an_interval_begins(name):
+    rng, n = np.random.default_rng(0), calls_needed(name)
+    blocks = np.array_split(rng.exponential(size=n) + 1, 12)
+    assert math.isfinite(compare(blocks, blocks, name).high)
+    half = np.array_split(rng.exponential(size=n // 2) + 1, min(5, n // 2))
+    assert math.isinf(compare(half, half, name).high)
 
 
 def test_what_has_no_ratio_is_refused():

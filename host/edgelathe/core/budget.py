@@ -211,13 +211,13 @@ def _settle(claim: Claim, bound: float, other: float, limit: float, kept: bool) 
 
 
 def excess(line: BudgetLine) -> float:
-    """By how much the judged bound exceeds the limit, relative to the limit; 0 where kept, inf where unknown.
+    """By how much the judged bound is beyond the limit, relative to the limit; 0 where the limit is kept.
 
-    A limit of 0 (`accuracy.drop<=0%`) has no relative excess: then 0.01 is the unit.
+    For ranking candidates that miss. Where there is no finite bound the value stands in for it, and where there is no
+    value either the line says nothing: 0. A limit of 0 (`accuracy.drop<=0%`) is no measure: then 0.01 is the unit.
     """
-    if line.verdict == "met":
+    at = line.value if line.bound is None or math.isinf(line.bound) else line.bound
+    if line.verdict == "met" or at is None:
         return 0.0
-    if line.bound is None or math.isinf(line.bound):
-        return math.inf
-    over = line.bound - line.limit if parse(line.expr).upper else line.limit - line.bound
+    over = at - line.limit if parse(line.expr).upper else line.limit - at
     return max(over, 0.0) / (abs(line.limit) or 0.01)

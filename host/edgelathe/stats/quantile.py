@@ -91,12 +91,11 @@ def interval(ordered: Sorted, q: float, size: float | None = None) -> Interval:
     return bounds(ordered, q, 0.025, size)
 
 
-def claim(values: Sequence[float], q: float) -> Claim:
-    """Quantile q of a few independent values, in any order, with one-sided 95% bounds."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    found = bounds(ordered, q, 0.05)
-    value = quantile(ordered, q)
-    return Claim(value, min(found.low, value), max(found.high, value), n=len(ordered))
+def claim(samples: Sequence[float], q: float) -> Claim:
+    """Quantile q of independent samples in any order, 1 at least, with a one-sided 95% bound on each side."""
+    ordered = np.sort(np.asarray(samples, np.float64))
+    value, ends = quantile(ordered, q), bounds(ordered, q, 0.05)
+    return Claim(value, min(ends.low, value), max(ends.high, value), n=len(ordered))
 
 
 def _check(n: int, q: float, alpha: float) -> None:

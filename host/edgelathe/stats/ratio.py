@@ -17,6 +17,9 @@ from edgelathe.stats.latency import QUANTILES, statistic
 Speed = Literal["faster", "slower", "same", "undecided"]
 Blocks = Sequence[NDArray[np.generic]]
 
+FEWEST_PAIRS = 6
+"""With fewer pairs no interval has 95%: all signs alike have probability 2/2^n."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -51,8 +54,8 @@ def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02) -> Co
     of Wilcoxon's signed ranks (Hollander and Wolfe, Nonparametric Statistical Methods, 3.2 and 3.3; Conover 5.7). What
     both blocks of a pair share, such as a drift of the clock, cancels; a disturbed pair moves the estimate little.
     Assumes pairs independent of one another and a symmetric distribution of the log ratio, which the random order
-    within each pair gives where the models are alike. Neighbouring pairs are joined until each side has samples for
-    the statistic. `same`: the interval lies within 1 +- margin; then `faster`, `slower`: it excludes 1.
+    within each pair gives where the models are alike. For tail percentiles neighbouring pairs are `joined`. `same`: the
+    interval lies within 1 +- margin; else `faster` or `slower`: it excludes 1.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if len(x) and len(y)]
     if not pairs:
@@ -67,20 +70,24 @@ def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02) -> Co
 
 
 def joined(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]], name: str) -> list[tuple[Any, Any]]:
-    """Neighbouring pairs of blocks joined until each side has 2/(1-q) samples (one for the mean and the median)."""
+    """Neighbouring pairs of blocks joined into about as many groups as give each side 1/(1-q) samples a group.
+
+    Mean and median need no more than a block has. A tail percentile of fewer samples would be their maximum.
+    """
     q = QUANTILES.get(name, 0.5)
-    need = 1 if q <= 0.5 else math.ceil(2 / (1 - q) - 1e-9)
-    groups: list[tuple[list[Any], list[Any]]] = []
-    for x, y in pairs:
-        if not groups or min(sum(map(len, side)) for side in groups[-1]) >= need:
-            groups.append(([], []))
-        groups[-1][0].append(x)
-        groups[-1][1].append(y)
-    if len(groups) > 1 and min(sum(map(len, side)) for side in groups[-1]) < need:
-        rest = groups.pop()
-        groups[-1][0].extend(rest[0])
-        groups[-1][1].extend(rest[1])
-    return [(np.concatenate(x), np.concatenate(y)) for x, y in groups]
+    if q <= 0.5:
+        return list(pairs)
+    least = min(sum(map(len, side)) for side in zip(*pairs, strict=True))
+    groups = max(1, min(len(pairs), round(least * (1 - q))))
+    return [
+        (np.concatenate([pairs[i][0] for i in group]), np.concatenate([pairs[i][1] for i in group]))
+        for group in np.array_split(np.arange(len(pairs)), groups)
+    ]
+
+
+def calls_needed(name: str) -> int:
+    """How many calls of each model an interval of the ratio needs at least: six groups, see `joined`."""
+    return math.ceil(FEWEST_PAIRS / (1 - QUANTILES.get(name, 0.5)) - 1e-9)
 
 
 def walsh_averages(values: NDArray[np.float64]) -> NDArray[np.float64]:
