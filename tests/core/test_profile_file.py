@@ -6,7 +6,8 @@ import pytest
 
 from edgelathe.core import profile as profiles
 from edgelathe.core.errors import UserError
-from edgelathe.core.profile_fields import memory_bytes
+from edgelathe.core.profile_fields import KEYS, RUNTIME_KEYS, memory_bytes
+from edgelathe.core.profile_types import DTYPES, FEATURES, RUNTIMES
 
 WHOLE = """
 title = "Board"
@@ -165,3 +166,18 @@ def test_the_users_folder_comes_first_and_may_extend_its_namesake(own_home):
 @pytest.mark.parametrize(("text", "size"), [("512 MiB", 512 << 20), ("1.5GiB", 3 << 29), ("4 GB", 4 * 10**9)])
 def test_memory(text, size):
     assert memory_bytes(text) == size
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", [*KEYS, *RUNTIME_KEYS, *FEATURES, *DTYPES, *RUNTIMES])
+def test_the_guide_knows_every_word(word):
+    assert any(
+        form in DOCS for form in (f"`{word}`", f"`[{word}]`", f"`[[{word}]]`", f" {word} ", f" {word}`", f"`{word} ")
+    )
+
+
+def test_the_guides_example_works(tmp_path):
+    example = DOCS.split("```toml\n")[1].split("```")[0]
+    assert explained(tmp_path, example) == []
