@@ -19,9 +19,11 @@ def inspect(shell: Shell, model: ModelArgument) -> None:
     Inputs, outputs, parameters, MACs and bytes, each layer with its share, and which steps can change it.
     """
     from edgelathe.model import io
-    from edgelathe.recipes.applicable import inspect_document
+    from edgelathe.model.inspect import inspect as look
+    from edgelathe.recipes.applicable import steps_by_op
 
-    shell.answer(inspect_document(io.load(Path(model))))
+    loaded = io.load(Path(model))
+    shell.answer(look(loaded, steps_by_op(loaded.format)).to_json())
 
 
 @command(app)

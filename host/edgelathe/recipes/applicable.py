@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from edgelathe.core import recipe as grammar
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Profile, hardware
-from edgelathe.model.inspect import inspect
-from edgelathe.model.types import Format, Model
+from edgelathe.model.types import Format
 from edgelathe.recipes.resolve import resolve
 from edgelathe.recipes.table import STEPS
 
@@ -23,16 +21,6 @@ def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
         for op in row[format].ops if format in row else ():
             out.setdefault(op, []).append(name)
     return {op: tuple(names) for op, names in out.items()}
-
-
-def inspect_document(model: Model) -> dict[str, Any]:
-    """The document `edgelathe.inspect/1`, with the steps that can change the model and each layer."""
-    by_op = steps_by_op(model.format)
-    steps = tuple(name for name, row in STEPS.items() if model.format in row)
-    document = inspect(model, steps).to_json()
-    for layer in document["layers"]:
-        layer["steps"] = list(by_op.get(layer["op"], ()))
-    return document
 
 
 def check_space(profile: Profile) -> list[str]:

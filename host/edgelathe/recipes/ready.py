@@ -13,7 +13,7 @@ from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware, Profile, runtimes_for
 from edgelathe.core.recipe import Recipe
-from edgelathe.model.graph import graph
+from edgelathe.model.graph import layers
 from edgelathe.model.types import Format, Model
 from edgelathe.recipes.resolve import check_layers, needs_data, resolve
 from edgelathe.recipes.run import Built
@@ -38,7 +38,7 @@ def choose_session(profile: Profile, format: Format, probe: Probe | None, thread
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
     """The recipe resolved for `model` and `hardware`. A session that the recipe already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, hardware, where)
-    check_layers(resolved, (layer.name for layer in graph(model).layers), where)
+    check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))
 
 
