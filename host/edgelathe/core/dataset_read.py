@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, BinaryIO, overload
 
 import numpy as np
 
@@ -72,24 +72,30 @@ def read(path: Path, names: dict[str, str] | None = None, labels: str | None = "
 
 
 def _npz(path: Path, names: dict[str, str] | None, labels: str | None) -> Stored:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        raise UserError(path, "not an .npz archive, or cut off", "write it with np.savez(path, x=..., y=...)") from None
-    with archive:
+    with (
+        path.open("rb") as file,
+        _archive(path, file) as archive,
+    ):  # a file of our own: np.load leaves its open on errors
         have = list(archive.files)
         y = _member(path, archive, labels) if labels in have else None
         if labels not in (None, "y") and y is None:
             raise UserError(path, f"no array '{labels}' for the labels", nearest(str(labels), have))
-        if names is not None:
-            for array in names.values():
-                if array not in have:
-                    raise UserError(path, f"no array '{array}'", nearest(array, have))
-            return Stored({i: _member(path, archive, a) for i, a in names.items()}, y, "y" in have)
-        inputs = _inputs(path, archive, [n for n in have if n != (labels or "y")])
-    return Stored(dict(inputs), y, "y" in have)
+        if names is None:
+            return Stored(dict(_inputs(path, archive, [n for n in have if n != (labels or "y")])), y, "y" in have)
+        for array in names.values():
+            if array not in have:
+                raise UserError(path, f"no array '{array}'", nearest(array, have))
+        return Stored({i: _member(path, archive, a) for i, a in names.items()}, y, "y" in have)
+
+
+def _archive(path: Path, file: BinaryIO) -> np.lib.npyio.NpzFile:
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        archive = None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError(path, "not an .npz archive, or cut off", "write it with np.savez(path, x=..., y=...)")
+    return archive
 
 
 def _inputs(path: Path, archive: np.lib.npyio.NpzFile, names: list[str]) -> dict[str, Array]:
@@ -140,7 +146,8 @@ def _dtype(archive: np.lib.npyio.NpzFile, name: str) -> str | None:
 
 def _npy(path: Path) -> Array:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
     except ValueError as e:
         if "allow_pickle" in str(e) and _magic(path) == b"\x93NUMPY":
             raise UserError(path, "it holds Python objects (pickle), which are never loaded", PICKLE) from None
