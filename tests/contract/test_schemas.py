@@ -31,10 +31,13 @@ def test_every_schema_has_a_document():
     [
         documents.fit(),
         documents.running(),
+        documents.fit(
+            device={}, model={**documents.fit()["model"], "format": ""}, met=None, chosen=None, reason="planned"
+        ),
         documents.fit(baseline=None, met=None, chosen=None, reason="", budget=[], candidates=[]),
         documents.fit(met=False, chosen=None, reason="nothing could be measured", budget=[]),
     ],
-    ids=["done", "running", "planned", "nothing measured"],
+    ids=["done", "running", "no device yet", "planned", "nothing measured"],
 )
 def test_fit_documents_are_accepted(document):
     schemas.validate(document)

@@ -26,7 +26,6 @@ def test_candidates_survive_the_round_trip():
 def test_the_text_is_strict_json_that_any_terminal_can_print():
     text = dumps(documents.fit(reason="met by int8 – 0.31×", timing={"total_s": 1 / 3}))
     assert text.isascii()
-    assert text.endswith("}\n")
     with pytest.raises(ValueError, match="JSON"):
         dumps({"x": math.nan})
 

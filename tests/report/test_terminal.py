@@ -80,7 +80,7 @@ def test_candidates_of_several_runtimes_are_told_apart():
     assert "fp16 · ai-edge-litert" in text
 
 
-@pytest.mark.parametrize("name", documents.DOCUMENTS.keys() - {"rollout"})
+@pytest.mark.parametrize("name", documents.DOCUMENTS)
 def test_every_document_has_a_view(name):
     document = documents.DOCUMENTS[name]
     text = shown(terminal.render(document))
@@ -99,7 +99,7 @@ def test_without_unicode_signs_become_words():
 
 def test_nothing_is_told_by_colour_alone(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    for name in ("doctor", "fleet-check", "probe"):
+    for name in ("doctor", "rollout", "probe"):
         monkeypatch.setenv("NO_COLOR", "1")
         plain = shown(terminal.render(documents.DOCUMENTS[name]))
         assert "\x1b[3" not in plain

@@ -31,7 +31,7 @@ def test_five_files_in_a_fresh_folder(tmp_path):
     written = results(folder)
     assert names(folder) == FIVE == {p.name for p in written}
     assert (folder / "model.onnx").read_bytes() == b"model"
-    assert (folder / "result.json").read_text() == dumps(documents.fit())
+    assert (folder / "result.json").read_text() == dumps(documents.fit()) + "\n"
     assert (folder / "report.html").read_text(encoding="utf-8") == "<html>±"
 
 

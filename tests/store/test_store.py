@@ -14,7 +14,7 @@ from edgelathe.core.errors import UserError
 from edgelathe.store import open_store
 from support import documents
 
-JOB = {"model": "/m/digits.onnx", "device": "cam", "budget": ["size<=0.5x"], "max_time": 1.5}
+JOB = {"model": "/m/digits.onnx", "model_sha256": "ab" * 32, "device": "cam", "budget": ["size<=0.5x"], "max_time": 1.5}
 ARTIFACT = b"compressed model"
 SHA = hashlib.sha256(ARTIFACT).hexdigest()
 
@@ -50,7 +50,7 @@ def save(store, run, candidate=documents.INT8, **more):
 def test_a_run_comes_back_as_it_was_saved(url):
     claims = {"accuracy.drop": {"value": 0.01, "lower": None, "upper": math.inf, "n": 500}}
     with open_store(url) as store:
-        run = store.create_run(JOB, model_sha256="ab" * 32)
+        run = store.create_run(JOB)
         store.set_run_state(run, "running")
         save(store, run, documents.BASELINE, artifact=None)
         save(store, run, claims=claims, recipe_toml='[[step]]\nuse = "int8"\n')

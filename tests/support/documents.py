@@ -126,7 +126,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             {
                 "model": "b.onnx",
                 "accuracy": accuracy(0.876, None).to_json(),
-                "parity": {"n": 540, "same": 539, "max_difference": 0.031},
+                "parity": {"n": 540, "same": 539, "max_abs": 0.031},
                 **RESULT,
             }
         ],
@@ -201,14 +201,14 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "schema": "edgelathe.doctor/1",
         "device": "cam",
         "checks": [
-            {"name": "key", "status": "ok", "what": "ED25519", "mend": ""},
+            {"name": "key", "state": "ok", "what": "ED25519", "mend": ""},
             {
                 "name": "governor",
-                "status": "warning",
+                "state": "warn",
                 "what": "'ondemand': latencies will wander",
                 "mend": "set 'performance'",
             },
-            {"name": "runtime", "status": "broken", "what": "none found", "mend": "edgelathe device install cam"},
+            {"name": "runtime", "state": "fail", "what": "none found", "mend": "edgelathe device install cam"},
         ],
     },
     "profiles": {
@@ -224,9 +224,13 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
     },
-    "fleet-check": {
-        "schema": "edgelathe.fleet-check/1",
-        "ready": False,
+    "rollout": {
+        "schema": "edgelathe.rollout/1",
+        "id": None,
+        "fleet": "shops.toml",
+        "state": "not-ready",
+        "waves": [],
+        "gates": [],
         "devices": [
             {
                 "name": "cam-1",
@@ -240,12 +244,27 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             {"name": "cam-2", "group": "shops", "state": "unreachable", "why": "no answer from cam-2:22"},
         ],
     },
-    "rollout": {
-        "schema": "edgelathe.rollout/1",
-        "id": "7f3a",
-        "state": "running",
-        "waves": [],
-        "devices": [{"name": "cam-1", "state": "active", "why": ""}],
-        "gates": [],
+    "comparison": {"schema": "edgelathe.comparison/1", "runs": [fit(), running()]},
+    "device": {
+        "schema": "edgelathe.device/1",
+        "name": "cam",
+        "url": "ssh://pi@cam",
+        "root": None,
+        "python": None,
+        "profile": None,
+        "fingerprint": "SHA256:abc",
     },
+    "profile": {
+        "schema": "edgelathe.profile/1",
+        "name": "x86-cpu",
+        "title": "a PC",
+        "machine": "x86_64",
+        "runtimes": [],
+        "features": ["avx2"],
+        "recipes": {"onnx": ["int8"]},
+    },
+    "check": {"schema": "edgelathe.check/1", "profile": "mine.toml", "problems": ["mine.toml: no key 'threds'"]},
+    "export": {"schema": "edgelathe.export/1", "run": "7f3a91c2", "files": ["out/model.onnx"]},
+    "report": {"schema": "edgelathe.report/1", "run": "7f3a91c2", "file": "report.html"},
+    "deleted": {"schema": "edgelathe.deleted/1", "deleted": ["7f3a91c2"]},
 }

@@ -34,8 +34,8 @@ def validate(document: Mapping[str, Any]) -> None:
     kind, _, version = str(document.get("schema", "")).removeprefix("edgelathe.").partition("/")
     assert kind in names(), f"no schema for {document.get('schema')!r}"
     assert version == "1"
-    common = referencing.Resource.from_contents(load("common"))
-    registry = referencing.Registry().with_resource("common.json", common)
+    shared = {f"{name}.json": referencing.Resource.from_contents(load(name)) for name in ("common", "fit")}
+    registry = referencing.Registry().with_resources(shared.items())
     errors = jsonschema.Draft202012Validator(load(kind), registry=registry).iter_errors(
         json.loads(json.dumps(document))
     )

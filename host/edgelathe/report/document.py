@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgelathe.core.result import BudgetLine, Candidate
+if TYPE_CHECKING:
+    from edgelathe.core.result import BudgetLine, Candidate
 
 SCHEMA = "edgelathe.fit/1"
 TIMING = ("total_s", "compress_s", "push_s", "measure_s", "plan_s")
@@ -66,7 +67,7 @@ def mark_pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def dumps(document: Mapping[str, Any]) -> str:
     """The one JSON text of a document, for standard output and files alike. Raises ValueError for NaN and infinity."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def finite(value: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgelathe import __version__
 from edgelathe.report import chart, units, view
 from edgelathe.report.junit import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FIRST = ("name", "model", "machine", "cpu", "cores", "memory_bytes", "python", "runtimes", "emulated")
 

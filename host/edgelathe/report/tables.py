@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +13,12 @@ from rich.text import Text
 
 from edgelathe.report import units
 from edgelathe.report.junit import describe
-from edgelathe.report.view import accuracy_metric
+from edgelathe.report.view import accuracy_metric, chosen
 
 Doc = Mapping[str, Any]
-SIGNS = {"ok": "✓", "warning": "!", "broken": "✗", "skipped": "-"}
-STYLES = {"ok": "green", "warning": "yellow", "broken": "red", "skipped": "dim"}
+GOOD = frozenset({"ready", "staged", "active", "done"})
+SIGNS = {"ok": "✓", "warn": "!", "fail": "✗", "skip": "-"}
+STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
 
 def table(*headings: str) -> Table:
@@ -65,8 +68,8 @@ def evaluation(document: Doc) -> RenderableType:
         parity = r.get("parity") or {}
         if parity.get("same") is not None:
             text += f" · parity with the host: {parity['same']:,} of {parity.get('n', a['n']):,} same answers"
-        if parity.get("max_difference") is not None:
-            text += f", largest difference {parity['max_difference']:.3g}"
+        if parity.get("max_abs") is not None:
+            text += f", largest difference {parity['max_abs']:.3g}"
         lines += [Text(text), Text(f"  {_session(r)}", "dim")]
     return Group(*lines, *_warnings(document["results"]))
 
@@ -99,9 +102,8 @@ def inspection(document: Doc) -> RenderableType:
     head.append(f"{units.count(document['macs'])} MACs")
     ends = [Text(f"{kind:8}{_tensor(t)}") for kind in ("input", "output") for t in document[f"{kind}s"]]
     made = table("  layer", "op", ">parameters", ">MACs", ">bytes", ">of bytes", "steps")
-    whole = sum(layer["bytes"] or 0 for layer in document["layers"]) or 1
     for layer in document["layers"]:
-        share = units.share((layer["bytes"] or 0) / whole)
+        share = units.share(layer["bytes"] / document["bytes"])
         figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), share)
         made.add_row(Text(f"  {layer['name']}"), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", []))))
     return Group(Text(" · ".join(head), "bold"), *ends, Text(), made)
@@ -147,10 +149,9 @@ def doctor(document: Doc) -> RenderableType:
     """`edgelathe.doctor/1`: each check with a sign, and the mend of what is not well."""
     lines = []
     for c in document["checks"]:
-        status = c["status"]
-        text = Text(SIGNS.get(status, "?"), STYLES.get(status, "")).append(f" {c['name']}", "")
+        text = Text(SIGNS.get(c["state"], "?"), STYLES.get(c["state"], "")).append(f" {c['name']}", "")
         text.append(f": {c['what']}" if c.get("what") else "")
-        lines.append(text.append(f". Mend: {c['mend']}" if c.get("mend") and status != "ok" else ""))
+        lines.append(text.append(f". Mend: {c['mend']}" if c.get("mend") and c["state"] != "ok" else ""))
     return Group(*lines)
 
 
@@ -173,22 +174,56 @@ def profiles(document: Doc) -> RenderableType:
     return made
 
 
-def fleet_check(document: Doc) -> RenderableType:
-    """`edgelathe.fleet-check/1`: how many are ready, and what is wrong with the others."""
+def rollout(document: Doc) -> RenderableType:
+    """`edgelathe.rollout/1`: each device with its state, and how many are in which."""
     found = document["devices"]
-    states: dict[str, int] = {}
-    for d in found:
-        states[d["state"]] = states.get(d["state"], 0) + 1
-    total = " · ".join(
-        [f"{len(found)} devices", *(f"{n} {s}" for s, n in sorted(states.items(), key=lambda x: x[0] != "ready"))]
-    )
+    states = Counter(d["state"] for d in found)
     made = table("", "device", "group", "state", "agent", "runtimes", ">free", "why")
     for d in found:
         runtimes = ", ".join(f"{r['name']} {r['version']}" for r in d.get("runtimes") or [])
-        sign = Text("✓", "green") if d["state"] == "ready" else Text("✗", "red")
-        texts = (d["name"], d["group"], d["state"], d.get("agent") or units.DASH, runtimes or units.DASH)
+        sign = Text("✓", "green") if d["state"] in GOOD else Text("✗", "red")
+        texts = (d["name"], d.get("group") or "", d["state"], d.get("agent") or units.DASH, runtimes or units.DASH)
         made.add_row(sign, *map(Text, texts), units.size(d.get("free_bytes")), Text(d.get("why") or ""))
-    return Group(made, Text(total, "bold"))
+    good_first = sorted(states.items(), key=lambda pair: pair[0] not in GOOD)
+    total = [f"{len(found)} device{'s' * (len(found) != 1)}", *(f"{n} {state}" for state, n in good_first)]
+    return Group(made, Text(" · ".join(total), "bold"))
+
+
+def comparison(document: Doc) -> RenderableType:
+    """`edgelathe.comparison/1`: what several runs chose, side by side."""
+    made = table("run", "budget", "model", "device", "recipe", ">p50", ">drop", ">size")
+    for run in document["runs"]:
+        c = chosen(run)
+        met = {True: "✓ met", False: "✗ not met", None: units.DASH}[run["met"]]
+        head = (run["run"], met, units.base(run["model"]["path"]), run["device"].get("name", units.DASH))
+        figures = (units.DASH,) * 3
+        if c and c["latency_ms"] and c["accuracy"]:
+            a, p50 = c["accuracy"], c["latency_ms"]["p50"]
+            drop = units.drop(a["metric"], a["drop"], a["drop_low"], a["drop_high"])
+            figures = (units.duration(p50), drop, units.size(c["bytes"]))
+        made.add_row(*map(Text, head), Text(c["recipe"] if c else units.DASH), *figures)
+    return made
+
+
+def problems(document: Doc) -> RenderableType:
+    """`edgelathe.check/1`: every mistake in a profile."""
+    found = document["problems"]
+    return (
+        Group(*(Text(f"✗ {p}", "red") for p in found))
+        if found
+        else Text(f"✓ {document['profile']}: no mistakes", "green")
+    )
+
+
+def details(document: Doc) -> RenderableType:
+    """Any other document: its fields, a line each."""
+    return grid([Text(k, "dim"), Text(_words(v))] for k, v in document.items() if k != "schema")
+
+
+def _words(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return units.DASH
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _tensor(t: Doc) -> str:

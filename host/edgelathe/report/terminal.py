@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -14,21 +13,22 @@ from rich.text import Text
 from edgelathe.report import tables, view
 from edgelathe.report.tables import (
     benchmark,
+    comparison,
     compressed,
+    details,
     devices,
     doctor,
     evaluation,
-    fleet_check,
     inspection,
     probe,
+    problems,
     profiles,
+    rollout,
     runs,
 )
 
-__all__ = [
-    "benchmark", "candidates", "compressed", "console", "devices", "doctor", "evaluation", "files", "fit",
-    "fleet_check", "inspection", "probe", "profiles", "render", "runs",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 PLAIN = str.maketrans({"✓": "ok", "✗": "no", "±": "+-", "·": "-", "×": "x", "…": "...", "–": "-", "µ": "u"})
 
@@ -107,8 +107,8 @@ def files(folder: Path | str, written: list[Path]) -> RenderableType:
 
 
 def render(document: Mapping[str, Any]) -> RenderableType:
-    """Any document of edgelathe, by its `schema`."""
-    return VIEWS[str(document["schema"])](document)
+    """Any document of edgelathe, by its `schema`; one without a view of its own is shown field by field."""
+    return VIEWS.get(str(document["schema"]), details)(document)
 
 
 VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
@@ -122,7 +122,9 @@ VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
     "edgelathe.devices/1": devices,
     "edgelathe.doctor/1": doctor,
     "edgelathe.profiles/1": profiles,
-    "edgelathe.fleet-check/1": fleet_check,
+    "edgelathe.rollout/1": rollout,
+    "edgelathe.comparison/1": comparison,
+    "edgelathe.check/1": problems,
 }
 
 

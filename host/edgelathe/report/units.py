@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 SHARES = frozenset({"top1", "top5", "balanced", "f1", "auroc", "agreement"})  # metrics that are fractions, shown in %
 TITLES = {"top1": "top-1", "top5": "top-5", "balanced": "balanced accuracy", "f1": "F1", "auroc": "AUROC"} | {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgelathe.core.errors import HostError, UserError
 from edgelathe.report.document import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 MODELS = ("model.onnx", "model.tflite", "model.onnx.data")
 OURS = frozenset({*MODELS, "recipe.toml", "result.json", "report.html", "junit.xml"})
@@ -51,7 +53,7 @@ def write_results(
     folder = Path(folder)
     check_folder(folder, force)
     model = f"model.{model_suffix.removeprefix('.')}"
-    texts = {"recipe.toml": recipe_toml, "report.html": html, "junit.xml": junit, "result.json": dumps(document)}
+    texts = {"recipe.toml": recipe_toml, "report.html": html, "junit.xml": junit, "result.json": dumps(document) + "\n"}
     files = {model: model_bytes, **{name: text.encode() for name, text in texts.items()}}
     try:
         with _made(folder):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
@@ -14,6 +13,9 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from edgelathe.core.errors import EdgelatheError, HostError, UserError
 from edgelathe.store import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WAIT_MS = 30_000  # for another process that writes
 WRITERS = 0x65646765  # PostgreSQL's advisory lock: one writer at a time, as in SQLite

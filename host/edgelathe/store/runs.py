@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -16,15 +15,18 @@ from edgelathe.store.owner import Owner
 from edgelathe.store.schema import RUNS
 from edgelathe.store.types import FINAL, RunRow, RunState
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
 
 class Runs(Database):
     """The runs, without their candidates."""
 
-    def create_run(self, job: Mapping[str, Any], *, model_sha256: str | None = None) -> str:
+    def create_run(self, job: Mapping[str, Any]) -> str:
         """Begin a run in the state `planned`; its id, 8 hexadecimal digits.
 
-        `job` is a JSON document with everything needed to resume. Its `model` and `device` (texts) are what lists of
-        runs show; `model_sha256` tells a resumed run whether the file is still the same.
+        `job` is a JSON document with everything needed to resume. Its `model`, `model_sha256` and `device` (texts) are
+        what lists of runs show, and what tells a resumed run whether the file is still the same.
         """
         now = _now()
         with self.write() as connection:
@@ -33,7 +35,7 @@ class Runs(Database):
             connection.execute(
                 RUNS.insert().values(
                     id=run, state="planned", started=now, seen=now, job=dict(job), model=str(job.get("model", "")),
-                    model_sha256=model_sha256, device=str(job.get("device", "local")),
+                    model_sha256=job.get("model_sha256"), device=str(job.get("device", "local")),
                 )
             )  # fmt: skip
         return run

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
@@ -16,6 +14,10 @@ from edgelathe.store.devices import Devices
 from edgelathe.store.runs import Runs
 from edgelathe.store.schema import CANDIDATES, FILES, RUNS
 from edgelathe.store.types import StoredCandidate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
 
 
 class Store(Devices, Runs):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from edgelathe.core.result import Candidate
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgelathe.core.result import Candidate
 
 RunState = Literal["planned", "running", "interrupted", "failed", "done"]
 FINAL: frozenset[RunState] = frozenset({"interrupted", "failed", "done"})
