@@ -215,3 +215,11 @@ def test_what_was_saved_survives_a_kill(tmp_path):
     assert writer.returncode == -9
     with open_store(str(path)) as store:
         assert [c.candidate.id for c in store.candidates(run)] == ["c0", "c1", "c2"]
+
+
+def test_the_documentation_names_every_table_and_column():
+    text = Path(__file__).parents[2].joinpath("docs", "results.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for table in schema.METADATA.tables.values():
+        missing = [c.name for c in table.columns if c.name not in rows[table.name] and c.name != "seq"]
+        assert not missing, f"{table.name}: {missing}"
