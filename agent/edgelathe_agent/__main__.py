@@ -34,5 +34,10 @@ def main(args: List[str]) -> int:
     os._exit(code)  # threads of a runtime may not end by themselves, and its destructors may crash
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command `edgelathe-agent`."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

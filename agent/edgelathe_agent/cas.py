@@ -59,10 +59,10 @@ class Store:
         if os.path.isfile(path):
             return _size(path) or 0, True
         there = _size(partial) or 0
-        if not 0 <= offset <= there or offset + len(data) > size:
-            what = f"{len(data)} bytes at {offset} of {size} do not follow the {there} received"
-            raise AgentError("request", what, f"go on from {there}")
         with self._space(partial, size - there):
+            if not 0 <= offset <= there or offset + len(data) > size:
+                what = f"{len(data)} bytes at {offset} of {size} do not follow the {there} received"
+                raise AgentError("request", what, f"go on from {there}")
             os.makedirs(os.path.dirname(partial), mode=0o700, exist_ok=True)
             _write(partial, offset, data)
             received = max(there, offset + len(data))

@@ -248,6 +248,7 @@ def _reset_peak() -> None:
 
 def main(root: str, stdout: int) -> int:
     """Answer the parent's requests until it closes our stdin."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime 1.29 and later reports to its maker unless told not to
     session, inbox = Session(root), bytearray()
     verbs: Dict[str, Callable[[Head], Answer]] = {
         "describe": session.describe, "open": session.open, "feed": session.feed, "time": session.time,

@@ -6,16 +6,18 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from typing import List, Tuple
 
 #: All names that the agent, or the host for it, makes in its root.
 OURS = ("agent", "cas", "venv", "venv.new", "venvs", "tmp")
 
+_STALE_SECONDS = 3600
 _held: List[int] = []
 
 
 def old_archives(own: str) -> None:
-    """Remove the archives beside `own` that no running agent was started from.
+    """Remove the archives beside `own` that are older and that no running agent was started from.
 
     Each agent holds a shared lock on its archive while it runs; what can be locked exclusively is not in use.
     """
@@ -25,15 +27,21 @@ def old_archives(own: str) -> None:
         fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
     _held.append(held)
     for other in os.listdir(folder):
-        if other.endswith(".pyz") and other != name:
-            path = os.path.join(folder, other)
-            with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_RDONLY)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(path)
-                finally:
-                    os.close(fd)
+        path = os.path.join(folder, other)
+        with contextlib.suppress(OSError):
+            if other.endswith(".pyz") and other != name and os.stat(path).st_mtime <= os.fstat(held).st_mtime:
+                _unlink_unused(path)
+            elif ".pyz." in other and time.time() - os.stat(path).st_mtime > _STALE_SECONDS:
+                os.unlink(path)  # one that broke off on its way
+
+
+def _unlink_unused(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def wipe(root: str) -> Tuple[int, List[str]]:
