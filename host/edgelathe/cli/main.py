@@ -88,3 +88,7 @@ def main() -> None:
     """Entry point of the `edgelathe` command."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
