@@ -101,7 +101,7 @@ def percentile(value: float, values: NDArray[np.float64], n: int, step: float = 
     """Bounds of a value from its bootstrap replicates; `step` is added on each side.
 
     Efron and Tibshirani, An Introduction to the Bootstrap, 13.3, at the expanded levels of Hesterberg (2015), What
-    Teachers Should Know About the Bootstrap, 5.3, which allow for the sample's own spread being too small. Assumes
+    Teachers Should Know About the Bootstrap, which allow for the sample's own spread being too small. Assumes
     independent samples. No replicates, or undefined ones in a tenth of the resamples: infinite bounds.
     """
     defined = values[np.isfinite(values)]

@@ -21,7 +21,7 @@ def upper_rank(n: int, q: float, alpha: float = 0.05) -> int | None:
     """1-based rank of the smallest sample that is at or above quantile q with confidence 1 - alpha; None: too few.
 
     The smallest s with P(Y >= s) <= alpha, Y ~ Binomial(n, q): the construction of MLPerf LoadGen's early stopping
-    (Idgunji et al., MLPerf inference rules, appendix "early stopping"), which is the one-sided Conover, Practical
+    (MLPerf inference rules, appendix on it), which is the one-sided Conover, Practical
     Nonparametric Statistics, 3.2. Assumes independent samples of one distribution, continuous or not.
     """
     _check(n, q, alpha)
@@ -73,7 +73,7 @@ def bounds(ordered: Sorted, q: float, alpha: float, size: float | None = None) -
     """A bound on quantile q at each side, each alone with confidence 1 - alpha; infinite where unsupported.
 
     `size` is the effective number of samples where they are correlated (`series.effective_size`): the ranks are those
-    of a sample of that size, taken at the same position in the larger one (Heidelberger and Lewis, 1984, section 2:
+    of a sample of that size, taken at the same position in the larger one (Heidelberger and Lewis, 1984:
     the variance of an empirical quantile grows as that of the indicator's mean).
     """
     n = len(ordered)

@@ -74,7 +74,7 @@ def steady(blocks: Blocks, window: int = 8, tolerance: float = 0.01) -> bool:
     """Whether the last blocks show that the warm-up is over; False as long as fewer than 5 blocks are there.
 
     Over the medians of the last `window` blocks: steady where they agree within `tolerance` of their median (the
-    criterion of Georges, Buytaert and Eeckhout, 2007, 3.2, with the range for the coefficient of variation), or where
+    criterion of Georges, Buytaert and Eeckhout, 2007, with the range for the coefficient of variation), or where
     Mann and Kendall's exact trend test (Conover 5.4; Kendall, Rank Correlation Methods, 5) sees no trend at one-sided
     5% either way, or where the trend over the window is less than `tolerance`.
     """
