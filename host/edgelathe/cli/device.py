@@ -101,13 +101,20 @@ def install(
     python: Annotated[str | None, typer.Option(metavar="PATH", help="The Python there to build on.")] = None,
 ) -> None:
     """Install the agent, a virtual environment and the runtimes of the device's profile under the agent's folder."""
+    from dataclasses import replace
+
     from edgelathe.device.install import install as put
 
     with shell.store() as store:
         target = shell.target(name, store)
+    if python:
+        target = replace(target, python=python)
     with shell.progress() as bar:
-        installed = put(target, wheels=wheels, python=python, ssh_config=shell.ssh_config, progress=bar.start)
-    shell.answer({"schema": "edgelathe.install/1", **installed.to_json()}, str(installed))
+        installed = put(target, wheels_dir=wheels, ssh_config=shell.ssh_config, progress=bar.follow)
+    for note in installed.notes:
+        shell.say(f"note: {note}")
+    document = {"schema": "edgelathe.probe/1", **installed.probe.to_json(), "notes": list(installed.notes)}
+    shell.answer(document)
 
 
 @command(app)
@@ -118,22 +125,24 @@ def uninstall(shell: Shell, name: Name) -> None:
     with shell.store() as store:
         target = shell.target(name, store)
     with shell.progress() as bar:
-        removed = wipe(target, ssh_config=shell.ssh_config, progress=bar.start)
-    document = {"schema": "edgelathe.uninstall/1", "device": name, "removed": removed}
-    shell.answer(document, f"removed {removed}" if removed else "nothing was there")
+        left = wipe(target, ssh_config=shell.ssh_config, progress=bar.follow)
+    document = {"schema": "edgelathe.uninstall/1", "device": name, "left": list(left)}
+    foreign = f"; not edgelathe's, so they stay: {', '.join(left)}" if left else ""
+    shell.answer(document, f"removed everything of edgelathe from {name}{foreign}")
 
 
 @command(app)
 def doctor(shell: Shell, name: Name) -> int:
     """Check every step from the name to the runtimes, and name the mend of what is wrong. Exit code 1: something is."""
+    from edgelathe.device.doctor import broken
     from edgelathe.device.doctor import doctor as examine
 
     with shell.store() as store:
         target = shell.target(name, store)
     with shell.progress() as bar:
-        checks = examine(target, ssh_config=shell.ssh_config, progress=bar.start)
-    shell.answer({"schema": "edgelathe.doctor/1", "device": name, "checks": [asdict(check) for check in checks]})
-    return int(any(check.state == "fail" for check in checks))
+        checks = examine(target, ssh_config=shell.ssh_config, tick=lambda check: bar.follow(check.name))
+    shell.answer({"schema": "edgelathe.doctor/1", "device": name, "checks": [check.to_json() for check in checks]})
+    return int(broken(checks))
 
 
 def _confirm() -> Confirm | None:

@@ -12,6 +12,7 @@ from edgelathe.cli.shell import Shell, command
 
 if TYPE_CHECKING:
     from edgelathe.fit.perform import Listener
+    from edgelathe.store.store import Store
 
 app = typer.Typer()
 
@@ -75,12 +76,13 @@ def fit(
             )
         job = jobs.make({**(jobs.read(file) if file else {}), **given})
         target = shell.target(job.device, store)
-        return perform_fit(shell, lambda hear: perform.fit(job, target, store, hear, ssh_config=shell.ssh_config))
+        return perform_fit(shell, store, lambda hear: perform.fit(job, target, store, hear, shell.ssh_config))
 
 
-def perform_fit(shell: Shell, work: Callable[[Listener], dict[str, Any]]) -> int:
+def perform_fit(shell: Shell, store: Store, work: Callable[[Listener], dict[str, Any]]) -> int:
     """Run a fit with its progress shown, then show the answer; also what is there of a stopped one, with `--json`."""
-    from edgelathe.fit.perform import Listener, Stopped, running_document
+    from edgelathe.fit.perform import Listener, Stopped, judged, running_document
+    from edgelathe.report import terminal
 
     try:
         with shell.progress() as bar:
@@ -91,8 +93,7 @@ def perform_fit(shell: Shell, work: Callable[[Listener], dict[str, Any]]) -> int
             document = work(Listener(say=shell.say, phase=phase, tick=bar.move))
     except Stopped as e:
         if shell.as_json:
-            with shell.store() as store:
-                shell.answer(running_document(store, e.run), "")
+            shell.answer(running_document(store, e.run))
         raise
-    shell.answer(document)
+    shell.answer(document, terminal.fit(document, judged(store, document["run"])))
     return 0 if document["met"] else 1

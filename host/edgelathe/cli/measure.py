@@ -40,7 +40,8 @@ def bench(
 ) -> None:
     """Measure and compare latencies on a device.
 
-    Several models are timed in turns and compared in pairs. Warm-up until the series is steady, then blocks in random order, so that drift of the machine hits all models alike.
+    Several models are timed in turns and compared in pairs. Warm-up until the series is steady, then blocks in random
+    order, so that drift of the machine hits all models alike.
     """
     from edgelathe.core import dataset
     from edgelathe.device.measure import BenchPlan
@@ -64,7 +65,8 @@ def eval_(
 ) -> None:
     """Measure accuracy on a device.
 
-    Also tells whether its answers are those of this host. Samples are preprocessed here, so that host and device see the same bytes.
+    Also tells whether its answers are those of this host. Samples are preprocessed here, so that host and device see
+    the same bytes.
     """
     from edgelathe.core import dataset
     from edgelathe.fit.trial import eval_document

@@ -28,11 +28,13 @@ def list_(shell: Shell, limit: Annotated[int, typer.Option(metavar="N", min=1, h
 @command(app)
 def show(shell: Shell, run: Run) -> None:
     """Show a run: the document of its fit, with what is there so far while it goes on."""
-    from edgelathe.fit.perform import running_document
+    from edgelathe.fit.perform import judged, running_document
+    from edgelathe.report import terminal
 
     with shell.store() as store:
         document = running_document(store, store.run(run).run)
-    shell.answer(document)
+        verdicts = judged(store, document["run"])
+    shell.answer(document, terminal.fit(document, verdicts))
 
 
 @command(app)
@@ -84,13 +86,13 @@ def report(
 ) -> None:
     """Write the report of a run as one self-contained HTML file."""
     from edgelathe.core import files
-    from edgelathe.fit.perform import running_document, stored_entries
+    from edgelathe.fit.perform import judged, running_document, stored_entries
     from edgelathe.report.html import html
 
     with shell.store() as store:
         document = running_document(store, store.run(run).run)
         entry = stored_entries(store, document["run"]).get(document["chosen"] or "")
-    text = html(document, entry.recipe_toml if entry else "")
+        text = html(document, entry.recipe_toml if entry else "", judged(store, document["run"]))
     path = out or Path(f"report-{document['run']}.html")
     if str(path) == "-":
         typer.echo(text)

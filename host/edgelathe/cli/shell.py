@@ -103,6 +103,10 @@ class Bar:
         if self._say:
             self._say(phase)
 
+    def follow(self, line: str) -> None:
+        """What is being done now, where there is no telling how far it is."""
+        self._progress.update(self._task, description=line)
+
     def move(self, what: str, part: float) -> None:
         """`part` (0..1) of what is being done is done."""
         text = f"{self._phase} · {what}" if self._phase else what

@@ -118,7 +118,8 @@ def _missed(entry: Entry, got: Sequence[BudgetLine], sound: Sequence[Judged], ru
     broken = [line for line in open_ if line.verdict == "missed"]
     state = "missed" if broken else "undecided"
     never = [limit.expr for i, limit in enumerate(rules.limits) if all(got[i].verdict == "missed" for _, got in sound)]
-    text = f"{state}: {', '.join(_words(line, entry) for line in broken or open_)}; the closest is {entry.candidate.recipe}"
+    found = ", ".join(_words(line, entry) for line in broken or open_)
+    text = f"{state}: {found}; the closest is {entry.candidate.recipe}"
     if never:
         text += f"; no candidate of {len(sound)} reaches {' or '.join(never)}"
     return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core import profile as profiles
+from edgelathe.core.budget import Limit, parse_all
 from edgelathe.core.device import Target
 from edgelathe.core.errors import DeviceError, Interrupted, UserError
 from edgelathe.core.profile import Profile
+from edgelathe.core.result import BudgetLine
 from edgelathe.device.open import Device, open_device
-from edgelathe.fit.decide import Rules
+from edgelathe.fit.decide import Rules, lines
 from edgelathe.fit.job import Job
 from edgelathe.fit.loop import Loop, Timing
 from edgelathe.fit.measured import Entry
@@ -77,18 +78,32 @@ class Shelf:
 
     def outputs(self) -> NDArray[np.generic] | None:
         """The baseline's outputs, where they were saved."""
-        result = self._store.run(self._run).result or {}
-        sha = result.get("outputs")
-        return None if sha is None else np.load(io.BytesIO(self._store.artifact(sha)), allow_pickle=False)
+        data = self._store.file(self._run, "outputs.npy")
+        return None if data is None else np.load(io.BytesIO(data), allow_pickle=False)
 
     def save_outputs(self, entry: Entry, outputs: NDArray[np.generic]) -> None:
         """The baseline with its outputs."""
         buffer = io.BytesIO()
         np.save(buffer, outputs, allow_pickle=False)
-        self.save(entry, buffer.getvalue())
-        sha = hashlib.sha256(buffer.getvalue()).hexdigest()
-        row = self._store.run(self._run)
-        self._store.set_run_state(self._run, "running", result={**(row.result or {}), "outputs": sha})
+        self._store.save_file(self._run, "outputs.npy", buffer.getvalue())
+        self.save(entry, None)
+
+
+def judged(store: Store, run: str) -> dict[str, tuple[BudgetLine, ...]]:
+    """The verdicts on every measured candidate of a run, by id; empty while its baseline is not measured."""
+    row = store.run(run)
+    job = Job.from_json(row.job["job"])
+    entries = stored_entries(store, row.run)
+    baseline = entries.pop("baseline", None)
+    if baseline is None:
+        return {}
+    device = (row.result or {}).get("device") or (row.result or {}).get("probe") or {}
+    rules = _rules(job, parse_all(job.budget), bool(device.get("emulated")))
+    return {id: lines(rules, entry, baseline) for id, entry in entries.items() if entry.measured}
+
+
+def _rules(job: Job, limits: tuple[Limit, ...], emulated: bool) -> Rules:
+    return Rules(limits, job.lenient, emulated, job.allow_emulated)
 
 
 def stored_entries(store: Store, run: str) -> dict[str, Entry]:
@@ -97,7 +112,7 @@ def stored_entries(store: Store, run: str) -> dict[str, Entry]:
     return {s.candidate.id: Entry.restore(s.candidate, s.claims, s.recipe_toml) for s in rows}
 
 
-def fit(job: Job, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None) -> dict[str, Any]:
+def fit(job: Job, target: Target, store: Store, listen: Listener, ssh_config: Path | None = None) -> dict[str, Any]:
     """Do the job from its start; the document `edgelathe.fit/1`. Results are in the folder `job.out` when it returns.
 
     Raises UserError before anything is touched, DeviceError and Stopped with the words to resume.
@@ -109,9 +124,7 @@ def fit(job: Job, target: Target, store: Store, listen: Listener, *, ssh_config:
     return _perform(checked, target, store, None, listen, ssh_config)
 
 
-def resume(
-    run: str, target: Target, store: Store, listen: Listener, *, ssh_config: Path | None = None
-) -> dict[str, Any]:
+def resume(run: str, target: Target, store: Store, listen: Listener, ssh_config: Path | None = None) -> dict[str, Any]:
     """Go on with a stopped run; what is finished is not measured again. A run that is done is written out again."""
     row = store.run(run)
     job = Job.from_json(row.job["job"])
@@ -172,7 +185,7 @@ def _loop(
 ) -> dict[str, Any]:
     job, model = checked.job, checked.model
     session = choose_session(profile, model.format, device.probe, job.threads)
-    rules = Rules(checked.limits, job.lenient, device.probe.emulated, job.allow_emulated)
+    rules = _rules(job, checked.limits, device.probe.emulated)
     timing = Timing(time.monotonic)
 
     def build(plan: Plan) -> Built:
@@ -225,7 +238,7 @@ def _resumable(store: Store, run: str, target: Target, total: int) -> Iterator[N
 
 
 def export(store: Store, run: str, folder: Path, force: bool) -> list[Path]:
-    """Write the result files of a finished run to another folder; their paths. Raises UserError while it is not done."""
+    """Write the result files of a finished run to another folder; their paths. Raises UserError before it is done."""
     row = store.run(run)
     if row.state != "done" or row.result is None:
         raise UserError(f"run {run}", f"is {row.state}", f"finish it with `edgelathe fit --resume {run}`")
@@ -237,14 +250,15 @@ def _write(store: Store, document: Mapping[str, Any], folder: Path | str, force:
     chosen = next((c for c in document["candidates"] if c["id"] == document["chosen"]), None)
     if chosen is None:
         return []
-    recipe = stored_entries(store, document["run"])[chosen["id"]].recipe_toml
+    run = document["run"]
+    recipe = stored_entries(store, run)[chosen["id"]].recipe_toml
     return write_results(
         folder,
         model_bytes=store.artifact(chosen["sha256"]),
         model_suffix=document["model"]["format"],
         recipe_toml=recipe,
         document=document,
-        html=html(document, recipe),
+        html=html(document, recipe, judged(store, run)),
         junit=junit(document),
         force=force,
     )

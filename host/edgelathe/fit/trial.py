@@ -98,7 +98,7 @@ def eval_document(
     device: Device, models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset,
     *, tick: Tick = lambda what, part: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Accuracies of models on the device, and their parity with the host: `edgelathe.eval/1`. Raises as `bench_document`.
+    """Accuracies of models on the device, and parity with the host: `edgelathe.eval/1`. Raises as `bench_document`.
 
     Without labels there is no accuracy of one model: the answers of the first model then count as right.
     """

@@ -65,8 +65,8 @@ def document(inventory: Inventory, answers: list[Readiness]) -> dict[str, Any]:
     """The document `edgelathe.rollout/1` of a check: no waves and no gates yet."""
     ready = all(a.state == "ready" for a in answers)
     return {
-        "schema": "edgelathe.rollout/1", "id": None, "fleet": inventory.name, "state": "ready" if ready else "not-ready",
-        "waves": [], "gates": [], "devices": [a.to_json() for a in answers],
+        "schema": "edgelathe.rollout/1", "id": None, "fleet": inventory.name,
+        "state": "ready" if ready else "not-ready", "waves": [], "gates": [], "devices": [a.to_json() for a in answers],
     }  # fmt: skip
 
 

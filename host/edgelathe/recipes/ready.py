@@ -36,7 +36,7 @@ def choose_session(profile: Profile, format: Format, probe: Probe | None, thread
 
 
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
-    """The recipe resolved for `model` and `hardware`. A session that the recipe already names stays. Raises UserError."""
+    """The recipe resolved for `model` and `hardware`; a session that it already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, hardware, where)
     check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))

@@ -1,4 +1,4 @@
-"""The reference of all steps and options as Markdown, from the table itself: `python -m edgelathe.recipes.reference`."""
+"""The reference of all steps and options as Markdown, from the table: `python -m edgelathe.recipes.reference`."""
 
 from __future__ import annotations
 
