@@ -156,10 +156,17 @@ def _take_in(path: Path, external: list[onnx.TensorProto], inside: int) -> None:
 
 
 def _check_spec(path: Path, proto: onnx.ModelProto) -> None:
+    """The rules of the format, but for the shapes of outputs: runtimes infer those, and some tools leave them out."""
     import onnx
 
+    checked = proto
+    if not all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
+        checked = onnx.ModelProto()
+        checked.CopyFrom(proto)
+        for value in checked.graph.output:
+            value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(checked)
     except (onnx.checker.ValidationError, ValueError, MemoryError) as e:
         raise UserError(path, f"not valid ONNX: {one_line(e)}", AGAIN) from None
 

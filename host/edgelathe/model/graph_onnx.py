@@ -180,15 +180,10 @@ def _observed(proto: onnx.ModelProto, names: Mapping[str, None]) -> dict[str, Sh
     import onnx
     import onnxruntime as ort
 
-    have = (
-        {v.name for v in proto.graph.output}
-        | {v.name for v in proto.graph.input}
-        | {t.name for t in proto.graph.initializer}
-    )
-    wanted = [n for n in names if n not in have]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted)
+    outputs, constants = {v.name for v in proto.graph.output}, {t.name for t in proto.graph.initializer}
+    wanted = [n for n in names if n not in constants and n not in {v.name for v in proto.graph.input}]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in outputs)
     feed: dict[str, Any] = {}
-    constants = {t.name for t in proto.graph.initializer}
     for value in proto.graph.input:
         tensor = value.type.tensor_type
         dims = [d.dim_value for d in tensor.shape.dim]

@@ -50,7 +50,11 @@ def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
 
 
 def signature(proto: onnx.ModelProto) -> Signature:
-    """Inputs (initializers left out) and outputs in the file's order."""
+    """Inputs (initializers left out) and outputs in the file's order; shapes that the file leaves out are inferred."""
+    if not all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
+        import onnx
+
+        proto = onnx.shape_inference.infer_shapes(proto)
     constants = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
     return Signature(
         tuple(_info(v) for v in proto.graph.input if v.name not in constants),
