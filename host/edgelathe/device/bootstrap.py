@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 #: Where the agent lives on a device. Not the folder of the host's own data: a device may be a host too.
 DEFAULT_ROOT = "~/.local/share/edgelathe-agent"
-PYTHONS = (*(f"python3.{minor}" for minor in range(13, 7, -1)), "python3", "python")
+#: Tried in this order: the host's own version first, since the host's versions of the runtimes fit it.
+PYTHONS = tuple(dict.fromkeys(
+    [f"python3.{sys.version_info.minor}", *(f"python3.{minor}" for minor in range(13, 7, -1)), "python3", "python"]
+))  # fmt: skip
 START_SECONDS = 30.0
 _WORD = b"EDGELATHE "
 
@@ -54,10 +57,10 @@ def program() -> str:
     return f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
 
 
-def command(root: str | None, python: str | None, *, local: bool, venv: bool = True) -> list[str]:
+def command(root: str, python: str | None, *, local: bool, venv: bool = True) -> list[str]:
     """The argument vector that starts the agent. `venv`: the environment under the root comes first."""
     agent = payload()
-    tail = [root or DEFAULT_ROOT, agent.sha256, str(len(agent.data))]
+    tail = [root, agent.sha256, str(len(agent.data))]
     if local:
         return [python or sys.executable, "-c", program(), *tail]
     pythons = python or " ".join(PYTHONS)

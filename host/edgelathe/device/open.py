@@ -178,9 +178,14 @@ def connect(target: Target, ssh_config: Path | None = None) -> Transport:
 
 def agent_command(target: Target, *, venv: bool = True) -> list[str]:
     """The argument vector that starts the agent of a device."""
-    local = target.url == "local"
-    root = target.root or (str(data_dir() / "local-agent") if local else bootstrap.DEFAULT_ROOT)
-    return bootstrap.command(root, target.python, local=local, venv=venv)
+    return bootstrap.command(agent_root(target), target.python, local=target.url == "local", venv=venv)
+
+
+def agent_root(target: Target) -> str:
+    """The agent's folder on a device, as the device's shell is to expand it."""
+    if target.root is not None:
+        return target.root
+    return str(data_dir() / "local-agent") if target.url == "local" else bootstrap.DEFAULT_ROOT
 
 
 def resolve(text: str, registry: Mapping[str, Target], *, ssh_config: Path | None = None) -> Target:
