@@ -168,6 +168,15 @@ def test_labels_out_of_the_models_classes(classes, limit):
     dataset.check_labels(dataset.Dataset("e", data.inputs, data.labels, "mae"), classes)
 
 
+def test_classes_are_all_values_of_the_first_output():
+    data = dataset.Dataset("e.npz", {"": X}, Y)
+    inputs = IMAGE.inputs
+    for shape in [(None, 3, 1, 1), (None, 1, 3), (None, None), (1, 7)]:
+        dataset.bind(data, Signature(inputs, (TensorInfo("out", shape, "float32"),)))
+    with pytest.raises(UserError, match="0 to 1"):
+        dataset.bind(data, Signature(inputs, (TensorInfo("out", (None, 2, 1, 1), "float32"),)))
+
+
 def test_real_data_bind_to_real_models(data_dir):
     from edgelathe.model import io
 

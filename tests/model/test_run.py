@@ -76,6 +76,11 @@ def test_what_is_not_here_is_said():
         run.session(model, missing)
 
 
+def test_a_failure_while_running_is_one_line():
+    with pytest.raises(UserError, match=r"^m: ONNX Runtime fails to run the model: Got invalid dimensions"):
+        run.outputs(two_by_two("any"), {n: np.ones((1, 3), np.float32) for n in "ab"})
+
+
 def test_session_entries_reach_the_runtime():
     options = SessionOptions("onnxruntime", "CPUExecutionProvider", config={"session.intra_op.allow_spinning": "0"})
     assert len(run.session(two_by_two(1), options)({n: np.ones((1, 2), np.float32) for n in "ab"})) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,9 @@ def _text(shape: tuple[int, ...]) -> str:
 
 
 def _classes(output: TensorInfo) -> int | None:
-    return output.shape[-1] if len(output.shape) == 2 else None
+    """How many classes an output tells apart: all its values of one sample, as answers are their largest."""
+    known = [d for d in output.shape[1:] if d is not None]
+    return math.prod(known) if known and len(known) == len(output.shape) - 1 else None
 
 
 def _dtype(name: str) -> np.dtype[Any]:

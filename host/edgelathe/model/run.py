@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Arrays], list[NDArray[Any]]]
 
 _TFLITE = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}  # in order of preference
+_RUN_MEND = "check that the data are what the model takes, and export it again"
 
 
 def session(model: Model, options: SessionOptions | None = None) -> Call:
@@ -106,7 +108,10 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
         ) from e
 
     def call(inputs: Arrays) -> list[NDArray[Any]]:
-        return list(run.run(None, dict(inputs)))
+        try:
+            return list(run.run(None, dict(inputs)))
+        except Exception as e:
+            raise UserError(model.name, f"ONNX Runtime fails to run the model: {one_line(e)}", _RUN_MEND) from e
 
     return call
 
@@ -124,13 +129,16 @@ def _tflite(model: Model, options: SessionOptions) -> Call:
     outs = [d["index"] for d in interpreter.get_output_details()]
 
     def call(inputs: Arrays) -> list[NDArray[Any]]:
-        for name, detail in ins:
-            if inputs[name].shape != tuple(detail["shape"]):
-                interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
-                interpreter.allocate_tensors()
-                detail["shape"] = inputs[name].shape
-            interpreter.set_tensor(detail["index"], inputs[name])
-        interpreter.invoke()
+        try:
+            for name, detail in ins:
+                if inputs[name].shape != tuple(detail["shape"]):
+                    interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
+                    interpreter.allocate_tensors()
+                    detail["shape"] = inputs[name].shape
+                interpreter.set_tensor(detail["index"], inputs[name])
+            interpreter.invoke()
+        except (ValueError, RuntimeError) as e:
+            raise UserError(model.name, f"TFLite fails to run the model: {one_line(e)}", _RUN_MEND) from e
         return [interpreter.get_tensor(i) for i in outs]
 
     return call
@@ -143,6 +151,6 @@ def _tflite_mend(text: str) -> str:
 
 
 def one_line(e: BaseException, limit: int = 240) -> str:
-    """An exception's text in one line of bounded length."""
-    text = " ".join(str(e).split())
+    """An exception's text in one line of bounded length, without ONNX Runtime's codes in front."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(e).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
