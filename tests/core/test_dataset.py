@@ -59,6 +59,14 @@ def test_toml_preprocesses_limits_and_says_which_labels(npz, tmp_path):
     assert data.metric == "top5"
 
 
+def test_a_limit_on_sorted_data_is_noticed(tmp_path):
+    np.savez(tmp_path / "s.npz", x=np.zeros((400, 2)), y=np.arange(400) // 40)
+    np.savez(tmp_path / "m.npz", x=np.zeros((400, 2)), y=np.arange(400) % 10)
+    text = 'path = "{}.npz"\nlabels = "y"\nlimit = 100'
+    assert "3 of 10 classes" in dataset.load(toml(tmp_path, text.format("s"))).warnings[0]
+    assert dataset.load(toml(tmp_path, text.format("m"))).warnings == ()
+
+
 def test_toml_without_labels_counts_agreement_and_says_so(npz, tmp_path):
     data = dataset.load(toml(tmp_path, 'path = "e.npz"'))
     assert data.labels is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgelathe.model import io
+from edgelathe.model import graph_tflite, io, tflite
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.graph import layers
 from edgelathe.model.inspect import inspect
@@ -133,6 +133,29 @@ def test_onnx_layers(name):
     assert last.outputs == ("y",)
     assert (last.parameters, last.macs) == want
     assert last.name == "y"  # nameless nodes go by their output
+
+
+# operation, shapes of its inputs, shape of its output, multiply-accumulates
+TFLITE = [
+    ("CONV_2D", [(None, 8, 8, 4), (6, 3, 3, 4), (6,)], (None, 6, 6, 6), 36 * 6 * 36),
+    ("CONV_2D", [(1, 8, 8, 4), (6, 3, 3, 2), (6,)], (1, 6, 6, 6), 36 * 6 * 18),  # two groups
+    ("DEPTHWISE_CONV_2D", [(1, 8, 8, 4), (1, 3, 3, 8), (8,)], (1, 6, 6, 8), 36 * 8 * 9),
+    ("CONV_3D", [(1, 4, 8, 8, 2), (3, 3, 3, 2, 5)], (1, 2, 6, 6, 5), 72 * 5 * 54),
+    ("TRANSPOSE_CONV", [(4,), (6, 3, 3, 4), (1, 8, 8, 4)], (1, 16, 16, 6), 64 * 4 * 6 * 9),
+    ("FULLY_CONNECTED", [(1, 7, 12), (5, 12)], (1, 7, 5), 7 * 60),
+    ("BATCH_MATMUL", [(1, 3, 7, 12), (1, 3, 12, 5)], (1, 3, 7, 5), 3 * 7 * 60),
+    ("BATCH_MATMUL", [(1, 3, 12, 7), (1, 3, 12, 5)], (1, 3, 7, 5), 3 * 7 * 60),  # adj_x
+    ("UNIDIRECTIONAL_SEQUENCE_LSTM", [(1, 9, 6), *[(5, 6)] * 4, *[(5, 5)] * 4, (5,), (1, 5)], (1, 9, 5), 9 * 220),
+    ("CONV_2D", [(1, None, 8, 4), (6, 3, 3, 4), (6,)], (1, None, 6, 6), None),
+    ("ADD", [(1, 4), (1, 4)], (1, 4), 0),
+]
+
+
+@pytest.mark.parametrize(("op", "inputs", "output", "macs"), TFLITE)
+def test_tflite_macs(op, inputs, output, macs):
+    tensors = tuple(tflite.Tensor(f"t{i}", s, "float32", 0, 0) for i, s in enumerate([*inputs, output]))
+    operator = tflite.Operator(op, (*range(len(inputs)), -1), (len(inputs),))
+    assert graph_tflite.macs(tflite.Subgraph("g", tensors, (operator,), (0,), (len(inputs),)), operator) == macs
 
 
 def test_a_quantized_weight_is_one_byte_and_named_so():

@@ -67,6 +67,21 @@ def test_batches_are_single_samples_unless_the_model_fixes_more(monkeypatch):
     assert seen == [4, 4]
 
 
+def test_outputs_without_a_batch_axis_are_one_sample(monkeypatch):
+    monkeypatch.setattr(run, "session", lambda *_: lambda inputs: [inputs["a"][0] * 2, inputs["a"].sum()])
+    a = np.arange(6, dtype=np.float32).reshape(3, 2)
+    y, z = run.outputs(two_by_two("any"), {"a": a, "b": a})
+    np.testing.assert_array_equal(y, a * 2)
+    np.testing.assert_array_equal(z, a.sum(1))
+
+
+def test_outputs_that_change_their_shape_are_refused(monkeypatch):
+    monkeypatch.setattr(run, "session", lambda *_: lambda inputs: [np.zeros((1, int(inputs["a"][0, 0]))), np.zeros(1)])
+    a = np.arange(6, dtype=np.float32).reshape(3, 2)
+    with pytest.raises(UserError, match=r"output 'y' has shape \(0,\) for one sample and \(2,\)"):
+        run.outputs(two_by_two("any"), {"a": a, "b": a})
+
+
 def test_what_is_not_here_is_said():
     model = two_by_two(1)
     missing = SessionOptions("onnxruntime", "NoSuchExecutionProvider")

@@ -113,7 +113,9 @@ def _from(d: Description, where: str) -> Dataset:
         inputs[name] = _prepare(limited, name, d, list(stored.inputs), where)
         notes += suspicions(inputs[name], limited, where)
     if labels is not None:
-        labels = fit_labels(labels[: d.limit], d.metric, origin)
+        whole = fit_labels(labels, d.metric, origin)
+        labels = whole[: d.limit]
+        notes += _one_sided(whole, labels, d, where)
     return Dataset(where, inputs, labels, d.metric, tuple(notes))
 
 
@@ -121,6 +123,14 @@ def _forgotten(d: Description, stored: Stored, where: str) -> Iterator[str]:
     if d.labels is None and stored.has_y:
         agreement = "agreement with the uncompressed model is the accuracy"
         yield f"{where}: no `labels`, so {agreement} ({d.path.name} has an array 'y')"
+
+
+def _one_sided(whole: Array, labels: Array, d: Description, where: str) -> Iterator[str]:
+    """The first samples of data that are sorted by class are of few classes."""
+    if whole.dtype.kind == "i" and whole.ndim == 1 and len(labels) < len(whole):
+        kept, all_ = len(np.unique(labels)), len(np.unique(whole))
+        if kept <= all_ // 2 and len(labels) >= 2 * all_:
+            yield f"{where}: limit = {d.limit} keeps {kept} of {all_} classes: the data are sorted; shuffle them"
 
 
 def _prepare(samples: Sequence[Array] | Array, name: str, d: Description, names: list[str], where: str) -> Array:

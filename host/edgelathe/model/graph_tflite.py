@@ -40,7 +40,7 @@ def layers(model: Model) -> Iterator[Layer]:
             inputs=tuple(graph.tensors[i].name for i in operator.inputs if i >= 0 and i not in behind),
             outputs=tuple(graph.tensors[i].name for i in operator.outputs),
             parameters=sum(t.elements for t in fresh.values() if t in weights),
-            macs=_macs(graph, operator),
+            macs=macs(graph, operator),
             bytes=sum(t.nbytes for t in fresh.values()),
             dtype=max(weights, key=lambda t: t.elements).dtype if weights else output.dtype if output else "undefined",
             shape=_one_sample(output) if output else None,
@@ -56,7 +56,8 @@ def _one_sample(tensor: tflite.Tensor) -> tuple[int | None, ...]:
     return tuple(1 if d is None and i == 0 else d for i, d in enumerate(tensor.shape))
 
 
-def _macs(graph: tflite.Subgraph, operator: tflite.Operator) -> int | None:
+def macs(graph: tflite.Subgraph, operator: tflite.Operator) -> int | None:
+    """Multiply-accumulates of one operation; 0 for those without products, None where shapes are unknown."""
     rule = MACS.get(operator.op)
     if rule is None:
         return 0

@@ -42,7 +42,7 @@ def validate(model: Model) -> None:
     """Whether the host's runtime takes the model. Raises UserError with the runtime's own words."""
     from edgelathe.model import run
 
-    run.session(model)
+    run.prove(model)
 
 
 def save(model: Model, path: str | Path) -> None:

@@ -28,11 +28,19 @@ _RUN_MEND = "check that the data are what the model takes, and export it again"
 def session(model: Model, options: SessionOptions | None = None) -> Call:
     """A function from input arrays by name (batch axis included) to output arrays in the model's order.
 
-    Default options: ONNX Runtime, or ai-edge-litert and else tflite-runtime, on one CPU thread. Raises UserError
-    where the runtime refuses the model.
+    Default options: ONNX Runtime, or ai-edge-litert and else tflite-runtime, on one CPU thread. Raises UserError where
+    the runtime refuses the model.
     """
     chosen = options or default_options(model)
     return _onnxruntime(model, chosen) if model.format == "onnx" else _tflite(model, chosen)
+
+
+def prove(model: Model) -> None:
+    """Whether the host's runtime takes the model, its operations and shapes. Raises UserError with its words."""
+    if model.format == "onnx":
+        session(model)
+    else:  # XNNPACK announces itself on stderr, and has no say in this
+        _interpreter(model, default_options(model), delegates=False)
 
 
 def outputs(model: Model, inputs: Arrays, options: SessionOptions | None = None) -> list[NDArray[Any]]:
@@ -47,8 +55,19 @@ def outputs(model: Model, inputs: Arrays, options: SessionOptions | None = None)
     for start in range(0, n, batch):
         rows = np.minimum(np.arange(start, start + batch), n - 1)
         fed = {k: v[start : start + 1] if batch == 1 else v[rows] for k, v in inputs.items()}
-        parts.append([np.asarray(o)[: n - start] for o in call(fed)])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        parts.append([_by_sample(np.asarray(o), batch)[: n - start] for o in call(fed)])
+    columns = list(zip(*parts, strict=True))
+    for info, column in zip(model.signature.outputs, columns, strict=True):
+        shapes = sorted({o.shape[1:] for o in column})
+        if len(shapes) > 1:
+            what = f"output '{info.name}' has shape {shapes[0]} for one sample and {shapes[1]} for another"
+            raise UserError(model.name, what, "only outputs of one shape are supported")
+    return [np.concatenate(column) for column in columns]
+
+
+def _by_sample(output: NDArray[Any], batch: int) -> NDArray[Any]:
+    """Samples first: an output of one sample may come without an axis for it."""
+    return output if output.ndim and output.shape[0] == batch else output[None]
 
 
 def outputs_if_possible(model: Model, inputs: Arrays, options: SessionOptions) -> list[NDArray[Any]] | None:
@@ -117,14 +136,7 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
 
 
 def _tflite(model: Model, options: SessionOptions) -> Call:
-    if not available(options):
-        raise UserError(model.name, f"no {options.runtime} on this machine", f"pip install {options.runtime}")
-    module = importlib.import_module(f"{_TFLITE[options.runtime]}.interpreter")
-    try:
-        interpreter = module.Interpreter(model_content=model.data, num_threads=options.threads)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as e:
-        raise UserError(model.name, f"TFLite refuses the model: {one_line(e)}", _tflite_mend(str(e))) from e
+    interpreter = _interpreter(model, options)
     ins = [(i.name, d) for i, d in zip(model.signature.inputs, interpreter.get_input_details(), strict=True)]
     outs = [d["index"] for d in interpreter.get_output_details()]
 
@@ -142,6 +154,22 @@ def _tflite(model: Model, options: SessionOptions) -> Call:
         return [interpreter.get_tensor(i) for i in outs]
 
     return call
+
+
+def _interpreter(model: Model, options: SessionOptions, *, delegates: bool = True) -> Any:
+    if not available(options):
+        raise UserError(model.name, f"no {options.runtime} on this machine", f"pip install {options.runtime}")
+    module = importlib.import_module(f"{_TFLITE[options.runtime]}.interpreter")
+    kind = module.OpResolverType
+    resolver = kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = module.Interpreter(
+            model_content=model.data, num_threads=options.threads, experimental_op_resolver_type=resolver
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as e:
+        raise UserError(model.name, f"TFLite refuses the model: {one_line(e)}", _tflite_mend(str(e))) from e
+    return interpreter
 
 
 def _tflite_mend(text: str) -> str:
