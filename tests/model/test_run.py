@@ -56,7 +56,7 @@ def test_batches_are_single_samples_unless_the_model_fixes_more(monkeypatch):
     seen = []
 
     def fake(model, options):
-        return lambda inputs: seen.append(inputs["a"].shape[0]) or [inputs["a"]]
+        return lambda inputs: seen.append(inputs["a"].shape[0]) or [inputs["a"], inputs["b"]]
 
     monkeypatch.setattr(run, "session", fake)
     data = {"a": np.zeros((5, 2), np.float32), "b": np.zeros((5, 2), np.float32)}
