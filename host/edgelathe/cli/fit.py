@@ -72,7 +72,7 @@ def fit(
             run = store.run(resume)
             target = shell.target(device or run.device, store)
             return perform_fit(
-                shell, lambda hear: perform.resume(run.run, target, store, hear, ssh_config=shell.ssh_config)
+                shell, store, lambda hear: perform.resume(run.run, target, store, hear, shell.ssh_config)
             )
         job = jobs.make({**(jobs.read(file) if file else {}), **given})
         target = shell.target(job.device, store)

@@ -163,7 +163,7 @@ def command(
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
         call.__annotations__ = {p.name: p.annotation for p in parameters}
-        del call.__wrapped__  # type: ignore[attr-defined]  # or typer would read the hints of f
+        del call.__wrapped__  # or typer would read the hints of f
         app.command(name)(call)
         return f
 

@@ -28,7 +28,7 @@ def plans(
 ) -> list[Plan]:
     """The candidates in the order of measuring; the same job on the same device gives the same.
 
-    A recipe of the user's that does not fit the model is an error; one of the profile's is left out, `tell` hears of it.
+    A recipe of the user's that does not fit the model is an error; one of the profile's is left out, and told of.
     """
     wanted = [(text, recipe, True) for text, recipe in setup.recipes]
     wanted += [(text, read.read(text), False) for text in profile.recipes.get(setup.model.format, ())]

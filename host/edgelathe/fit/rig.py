@@ -109,7 +109,7 @@ class Rig:
             try:
                 accuracy, value, drop = metrics.compare_accuracy(self._metric, before, got, labels, self._data.name)
             except metrics.OutputError as e:
-                raise ModelFailure(self._device.name, str(e), "leave the step out, or skip the layer") from e
+                raise ModelFailure(self._device.name, str(e), "leave the step out, or skip the layer", "model") from e
             start = metrics.evaluate(self._metric, before, labels, self._data.name).value
             if start > 0:
                 ratios["accuracy"] = metrics.against(self._metric, start, drop).scaled(1 / start)

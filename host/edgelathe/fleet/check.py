@@ -80,7 +80,7 @@ def _one(member: Member, declared: Profile | None, min_free_mb: int, ask: Ask) -
     free = probe.extra.get("free_bytes")
     if isinstance(free, int | float) and free < min_free_mb * 1e6:
         return Readiness(member, "no-space", f"{free / 1e6:.0f} MB free, {min_free_mb} MB wanted; free some", probe)
-    if declared is not None and (why := profiles.mismatch(declared, probe)):
+    if declared is not None and (why := _mismatch(declared, probe)):
         return Readiness(
             member, "other-profile", f"{why}; move it to another group or change the group's profile", probe
         )
