@@ -10,6 +10,7 @@ from edgelathe.model import graph_tflite, io, tflite
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.graph import layers
 from edgelathe.model.inspect import inspect
+from support import schemas
 
 # READMEs of the data: parameters, multiply-accumulates.
 KNOWN = {
@@ -27,6 +28,7 @@ def test_parameters_and_macs_of_real_models(data_dir, name):
     model = io.load(data_dir / name)
     found = inspect(model)
     assert (found.parameters, found.macs) == KNOWN[name]
+    schemas.validate(found.to_json())
     assert found.unknown == ()
     assert 0.75 < sum(layer.bytes for layer in found.layers) / model.bytes < 1
     assert len({layer.name for layer in found.layers}) == len(found.layers)
