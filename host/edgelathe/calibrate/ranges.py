@@ -11,7 +11,7 @@ import numpy as np
 from edgelathe.calibrate import histogram
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model.run import batch_size, one_line
+from edgelathe.model.run import batch_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 GROUP_BYTES = 256_000_000  # of captured tensors at a time
-_PER_SAMPLE = 32_768  # values of one sample that enter the histogram; minimum, maximum and means see all
+# Values that enter histograms, of all tensors and samples together, and at least of each; ranges and means see all.
+_COUNTED, _COUNTED_EACH = 1 << 26, 1 << 11
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,10 @@ def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> d
     Raises UserError where a tensor is not finite, or the model does not run.
     """
     out: dict[str, Statistics] = {}
+    counted = max(_COUNTED_EACH, _COUNTED // max(1, len(data) * len(tensors)))
     for group in _groups(model, data, list(tensors)):
         run = _capture(model, group)
-        gathered = {name: _Gather(name, tensors[name]) for name in group}
+        gathered = {name: _Gather(name, tensors[name], counted) for name in group}
         for index, feed in enumerate(_feeds(model, data)):
             for name, values in run(feed).items():
                 gathered[name].add(values, f"{data.name}: sample {index}")
@@ -66,8 +68,8 @@ def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> d
 class _Gather:
     """The running statistics of one tensor."""
 
-    def __init__(self, name: str, axis: int | None) -> None:
-        self._name, self._axis = name, axis
+    def __init__(self, name: str, axis: int | None, counted: int) -> None:
+        self._name, self._axis, self._counted = name, axis, counted
         self._low, self._high, self._samples = math.inf, -math.inf, 0
         self._histogram, self._sum = histogram.EMPTY, np.zeros(0)
         self._shape: tuple[int, ...] = ()
@@ -79,7 +81,7 @@ class _Gather:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(where, f"tensor '{self._name}' is not finite", "check preprocessing and the float model")
         self._low, self._high = min(self._low, low), max(self._high, high)
-        self._histogram = histogram.extend(self._histogram, _thin(values))
+        self._histogram = histogram.extend(self._histogram, _thin(values, self._counted))
         self._shape, self._samples = values.shape, self._samples + 1
         if self._axis is not None and values.ndim:
             axes = tuple(i for i in range(values.ndim) if i != self._axis % values.ndim)
@@ -92,12 +94,12 @@ class _Gather:
         return Statistics(self._name, low, high, self._histogram, self._shape, mean)
 
 
-def _thin(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """All values of a small tensor; of a large one every k-th, k prime to the size so that no channel is missed."""
+def _thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """At most so many of the values: every k-th, k prime to the size so that no row or channel is missed."""
     flat = values.reshape(-1)
-    if flat.size <= _PER_SAMPLE:
+    if flat.size <= most:
         return flat
-    step = -(-flat.size // _PER_SAMPLE)
+    step = -(-flat.size // most)
     while math.gcd(step, flat.size) != 1:
         step += 1
     return flat[::step]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,6 +94,7 @@ def entropy(s: Statistics, levels: int, _percentile: float) -> tuple[float, floa
     bins = 2048
     width = max(abs(s.low), abs(s.high)) / bins or 1.0
     p = np.bincount(np.minimum((np.abs(centres) / width).astype(np.int64), bins - 1), counts, bins).astype(np.float64)
+    p[0] = p[1]  # zeros are stored exactly, they say nothing of the range
     cells = levels // 2 if s.low < 0 < s.high else levels
     best, cut = np.inf, bins
     for end in range(cells, bins + 1, 16):

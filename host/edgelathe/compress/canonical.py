@@ -31,6 +31,8 @@ def canonical(graph: ir.Graph, names: Names) -> None:
             _global_mean(node, names)
         elif node.op_type == "Flatten" and number(node, "axis", 1) == 1:
             _reshape(node, names)
+        elif node.op_type == "Conv" and _is_head(node):
+            _head_as_gemm(node, names)
 
 
 def _plain_gemm(node: ir.Node, names: Names) -> None:
@@ -70,11 +72,63 @@ def _global_mean(node: ir.Node, names: Names) -> None:
     flat = ir.node("Reshape", [output, constant(graph, np.array([0, -1], np.int64), names())], name=names())
     flat.outputs[0].name = names()
     graph.insert_after(node, flat)
-    if output.is_graph_output():
-        name, output.name = output.name, flat.outputs[0].name
-        flat.outputs[0].name, flat.outputs[0].type, flat.outputs[0].shape = name, output.type, output.shape
-    output.replace_all_uses_with(flat.outputs[0], replace_graph_outputs=True)
-    flat.replace_input_with(0, output)
+    _take_over(output, flat)
+
+
+def _is_head(node: ir.Node) -> bool:
+    """Whether this is a classifier written as a convolution over one pixel, the last layer with weights."""
+    w, source = array(node.inputs[1]), node.inputs[0]
+    if w is None or w.dtype != np.float32 or number(node, "group", 1) != 1 or any(n != 1 for n in w.shape[2:]):
+        return False
+    if (
+        source is None
+        or source.shape is None
+        or any(n != 1 for n in list(source.shape)[2:])
+        or any(ints(node, "pads", []) or [])
+    ):
+        return False
+    behind, seen = [u.node for u in node.outputs[0].uses()], set()
+    while behind:
+        reader = behind.pop()
+        if reader.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            return False
+        if reader not in seen:
+            seen.add(reader)
+            behind += [u.node for o in reader.outputs for u in o.uses()]
+    return True
+
+
+def _head_as_gemm(node: ir.Node, names: Names) -> None:
+    """The same product as a Gemm, whose integer kernel gives float: the answer is not rounded to 8 bits."""
+    import onnx_ir as ir
+
+    graph, w = graph_of(node), array(node.inputs[1])
+    assert w is not None
+    flat = ir.node("Reshape", [node.inputs[0], constant(graph, np.array([0, -1], np.int64), names())], name=names())
+    shape = [0, w.shape[0], *(1 for _ in w.shape[2:])]
+    back = ir.node("Reshape", [node.outputs[0], constant(graph, np.array(shape, np.int64), names())], name=names())
+    flat.outputs[0].name, back.outputs[0].name = names(), names()
+    set_constant(node, 1, w.reshape(w.shape[:2]), names)
+    node.attributes.clear()
+    node.attributes.add(ir.AttrInt64("transB", 1))
+    node.op_type = "Gemm"
+    graph.insert_before(node, flat)
+    node.replace_input_with(0, flat.outputs[0])
+    graph.insert_after(node, back)
+    _take_over(node.outputs[0], back)
+
+
+def _take_over(value: ir.Value, node: ir.Node) -> None:
+    """Let everything that read `value` read the output of `node`, which goes on reading `value`."""
+    graph, output = graph_of(node), node.outputs[0]
+    if value.is_graph_output():
+        value.name, output.name = output.name, value.name
+        output.type, output.shape = value.type, value.shape
+        graph.outputs[graph.outputs.index(value)] = output
+    for user, index in tuple(value.uses()):
+        if user is not node:
+            user.replace_input_with(index, output)
+    value.shape = None
 
 
 def _reshape(node: ir.Node, names: Names) -> None:

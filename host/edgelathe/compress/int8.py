@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgelathe.calibrate import ranges, scales
-from edgelathe.compress import opset, qdq, qplan, qweights
+from edgelathe.compress import equalize, opset, qdq, qplan, qweights
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.fold import infer_shapes
 from edgelathe.compress.graph import Names, array, bypass, layer, options_for
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from edgelathe.compress.qplan import Plan
     from edgelathe.model.types import Model
 
+# Channels that differ more than this lose more than 5 of 8 bits; below it, equalizing changes nothing measurable.
+_UNBALANCED = 32.0
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,6 +35,7 @@ class Options:
     percentile: float = option(99.99, "share of values inside the range, for scale=percentile, in %", low=50, high=100)
     per_channel: bool = option(True, "one scale per output channel of the weights")
     correct: bool = option(True, "take the mean error of rounded weights out of the biases")
+    equalize: str = option("auto", "rescale channels that differ first", choices=("auto", "always", "never"))
     signed: bool | None = option(None, "int8 activations, else uint8")
     reduce: bool | None = option(None, "7-bit weights, for CPUs that add two products in 16 bits")
     exact: bool | None = option(None, "ask ONNX Runtime for integer products without 16-bit sums (x86)")
@@ -70,7 +74,14 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     infer_shapes(graph_model)
     names = Names(graph)
     canonical(graph, names)
-    plan = qplan.plan(graph, lambda node: options_for(options, node, context.overrides) is not None)
+
+    def allowed(node: ir.Node) -> bool:
+        return options_for(options, node, context.overrides) is not None
+
+    if options.equalize != "never":
+        rescaled = equalize.equalize(graph, names, allowed, _UNBALANCED if options.equalize == "auto" else 1.0)
+        notes += tuple(n for n in rescaled if n.done)
+    plan = qplan.plan(graph, allowed)
     skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
     if not plan.weights:
         return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))

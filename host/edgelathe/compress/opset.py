@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from edgelathe.compress.types import Note
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model.run import one_line
 
 if TYPE_CHECKING:
     from edgelathe.model.types import Model

@@ -74,7 +74,7 @@ class Writer:
         node.replace_input_with(index, real.outputs[0])
 
     def _parameters(self, grid: Grid) -> list[ir.Value]:
-        # uint8 with zero point 0 is the default, but the kernels behind Reshape and Gemm are only found with it written.
+        # uint8 with zero point 0 is the default, but the kernels of Reshape and Gemm are only found with it written.
         zero = np.array(grid.zero, np.int8 if grid.signed else np.uint8)
         return [self._share(np.array(grid.scale, np.float32)), self._share(zero)]
 

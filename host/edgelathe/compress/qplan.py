@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 WEIGHTS = frozenset(("Conv", "Gemm", "MatMul"))
 MATH = frozenset(("Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid", "LeakyRelu"))
 MOVES = frozenset(
-    ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Resize", "Split", "Slice", "Gather", "Pad", "DepthToSpace")
+    (
+        "MaxPool",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Resize",
+        "Split",
+        "Slice",
+        "Gather",
+        "Pad",
+        "DepthToSpace",
+    )
 )  # the stored numbers only move: output and input have one grid
 CLAMPS = frozenset(("Relu", "Clip"))  # done by the clipping of a grid that starts, or ends, where they do
 
@@ -66,23 +78,32 @@ def plan(graph: ir.Graph, allowed: Callable[[ir.Node], bool]) -> Plan:
 
 def _kind(node: ir.Node) -> tuple[str, str]:
     """One of weights, math, moves, clamp and "" (float), with the reason for a layer with weights that stays float."""
-    op, w = node.op_type, array(node.inputs[1]) if len(node.inputs) > 1 else None
-    if op in ("Conv", "Gemm") or (op == "MatMul" and w is not None):
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        if w is None or (bias is not None and array(bias) is None):
-            return "", "its weights are computed by the model"
-        if w.dtype != np.float32 or not np.isfinite(w).all():
-            return "", f"its weights are {w.dtype}" if w.dtype != np.float32 else "its weights are not finite"
-        if (op == "MatMul" and w.ndim != 2) or number(node, "transA", 0):
-            return "", "ONNX Runtime has no integer kernel for this form"
-        return "weights", ""
-    if op == "ConvTranspose":
-        return "", "ONNX Runtime has no integer kernel for it"
-    if op in MATH:
-        return ("math" if _math_fits(node) else ""), ""
-    if op in CLAMPS:
-        return ("clamp" if _clamp_fits(node) else ""), ""
-    return ("moves" if op in MOVES and _moves_fit(node) else ""), ""
+    op = node.op_type
+    if op in WEIGHTS and not (op == "MatMul" and array(node.inputs[1]) is None):
+        why = _why_not(node)
+        return "" if why else "weights", why
+    for kind, operators, fits in (
+        ("math", MATH, _math_fits),
+        ("clamp", CLAMPS, _clamp_fits),
+        ("moves", MOVES, _moves_fit),
+    ):
+        if op in operators:
+            return kind if fits(node) else "", ""
+    return "", "ONNX Runtime has no integer kernel for it" if op == "ConvTranspose" else ""
+
+
+def _why_not(node: ir.Node) -> str:
+    """Why a layer with weights cannot be integer; "" where it can."""
+    w, bias = array(node.inputs[1]), node.inputs[2] if len(node.inputs) > 2 else None
+    b = array(bias)
+    if w is None or (bias is not None and b is None):
+        return "its weights are computed by the model"
+    if w.dtype != np.float32:
+        return f"its weights are {w.dtype}"
+    if not np.isfinite(w).all() or (b is not None and not np.isfinite(b).all()):
+        return "its weights are not finite"
+    odd = (node.op_type == "MatMul" and w.ndim != 2) or number(node, "transA", 0) or (b is not None and b.ndim != 1)
+    return "ONNX Runtime has no integer kernel for this form" if odd else ""
 
 
 def _math_fits(node: ir.Node) -> bool:
