@@ -30,15 +30,15 @@ PYTHONS = tuple(dict.fromkeys(
 START_SECONDS = 30.0
 _WORD = b"EDGELATHE "
 
-#: Finds a Python and runs the first stage on it: $1 root, $2 pythons, $3 whether the root's own comes first,
-#: $4 program, $5 hash, $6 size. One line without ' \ ! so that any login shell hands it to sh as it is.
+#: Finds a Python and runs the first stage on it: $1 root, $2 whether the root's own comes first, $3 program, $4 hash,
+#: $5 size, then the Pythons to try. One line without ' \ ! so that any login shell hands it to sh as it is.
 _FIND = (
     "r=$1; case $r in [~]|[~]/*) r=$HOME${r#?};; [$]HOME*) r=$HOME${r#?????};; esac; "
-    'own=; [ "$3" = 1 ] && own="$r/venv/bin/python"; '
-    "for p in $own $2; do case $p in [~]/*) p=$HOME${p#?};; [$]HOME*) p=$HOME${p#?????};; esac; "
+    'v=$2; c=$3; h=$4; z=$5; shift 5; [ "$v" = 1 ] && set -- "$r/venv/bin/python" "$@"; '
+    "for p; do case $p in [~]/*) p=$HOME${p#?};; [$]HOME*) p=$HOME${p#?????};; esac; "
     'command -v "$p" >/dev/null 2>&1 || continue; '
     '"$p" -SEc "import sys; sys.exit(sys.version_info < (3, 8))" </dev/null >/dev/null 2>&1 || continue; '
-    'exec "$p" -c "$4" "$r" "$5" "$6"; done; echo EDGELATHE PYTHON'
+    'exec "$p" -c "$c" "$r" "$h" "$z"; done; echo EDGELATHE PYTHON'
 )  # fmt: skip
 
 
@@ -54,7 +54,8 @@ def program() -> str:
     """The first stage as an argument for `python -c`, packed: no quotes, one line."""
     source = files("edgelathe.device").joinpath("first_stage.py").read_text()
     packed = base64.b64encode(zlib.compress(re.sub(r'"""[\s\S]*?"""', "None", source).encode(), 9)).decode()
-    return f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
+    path = "sys.path[:]=[p for p in sys.path if p]"  # a file in the home folder must not stand in for a module
+    return f'import sys;{path};import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
 
 
 def command(root: str, python: str | None, *, local: bool, venv: bool = True) -> list[str]:
@@ -63,8 +64,8 @@ def command(root: str, python: str | None, *, local: bool, venv: bool = True) ->
     tail = [root, agent.sha256, str(len(agent.data))]
     if local:
         return [python or sys.executable, "-c", program(), *tail]
-    pythons = python or " ".join(PYTHONS)
-    return ["/bin/sh", "-c", _FIND, "sh", tail[0], pythons, str(int(venv)), program(), *tail[1:]]
+    pythons = [python] if python else PYTHONS
+    return ["/bin/sh", "-c", _FIND, "sh", tail[0], str(int(venv)), program(), *tail[1:], *pythons]
 
 
 def start(

@@ -8,13 +8,10 @@ and was never edgelathe's is refused, since uninstalling clears it.
 # os.path and % because of Python 3.8 on slow cards, where pathlib takes as long as all the rest:
 # ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH110, PTH111, PTH118, PTH120, PTH123, PTH208, UP031
 
+import hashlib
+import os
+import runpy
 import sys
-
-sys.path[:] = [p for p in sys.path if p]  # a file in the home folder must not stand in for a module
-
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import runpy  # noqa: E402
 
 MARKER = os.path.join("agent", ".edgelathe")
 
