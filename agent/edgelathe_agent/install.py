@@ -49,7 +49,8 @@ def install(agent: Agent, requirements: List[Any], wheels: List[Any]) -> str:
     number = 1 + max([int(n) for n in os.listdir(folder) if n.isdigit()], default=0)
     venv = layout(os.path.join(folder, str(number)))
     try:
-        with_pip = bool(requirements) and importlib.util.find_spec("ensurepip") is not None
+        own_pip = any(name.startswith("pip-") for name in paths)
+        with_pip = bool(requirements) and not own_pip and importlib.util.find_spec("ensurepip") is not None
         _make(agent, venv, with_pip)
         for name, path in sorted(paths.items()):
             agent.event("unpacking " + name)

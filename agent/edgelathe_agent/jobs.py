@@ -15,6 +15,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from edgelathe_agent.framing import Frame, ProtocolError, take
+from edgelathe_agent.memory import rss_bytes
 from edgelathe_agent.protocol import MAX_REQUEST, AgentError
 
 #: Most bytes of requests that may wait while another one is answered.
@@ -194,15 +195,6 @@ def write_all(fd: int, data: Union[bytes, memoryview[int]]) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def rss_bytes(pid: int) -> Optional[int]:
-    """Resident memory of a process; None where the kernel does not tell."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as f:
-            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 def program() -> Tuple[List[str], Dict[str, str]]:

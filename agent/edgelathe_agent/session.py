@@ -1,8 +1,4 @@
-"""In the child: load a model, time calls, infer. The same frames as above, with the parent at the other end.
-
-Samples are read from the store straight into the buffers that the runtime reads, between calls and outside of the time
-taken. They are read, not mapped: pages of a mapped data set would count as the model's memory.
-"""
+"""In the child: load a model, time calls, infer. Frames as between host and agent, with the agent at the other end."""
 
 from __future__ import annotations
 
@@ -16,35 +12,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from edgelathe_agent import framing
 from edgelathe_agent.cas import Store
 from edgelathe_agent.jobs import write_all
+from edgelathe_agent.memory import reset_peak, status
 from edgelathe_agent.protocol import AgentError
 
 Head = Dict[str, Any]
 Answer = Tuple[Head, List[Any]]
-
-
-class Samples:
-    """One input's array [n, ...] in the store, and `buffer`, what a call takes of it: [batch, ...], or one sample whole
-    where the model's input has no batch axis."""
-
-    def __init__(self, path: str, dtype: Any, dims: List[int], rows: Optional[int]) -> None:
-        import numpy as np
-
-        self.n, each = dims[0], tuple(dims[1:])
-        self.buffer = np.zeros(each if rows is None else (rows, *each), dtype)
-        self._bytes = self.buffer.nbytes // (rows or 1)
-        flat = self.buffer.reshape(-1).view(np.uint8)
-        self._rows = [flat[r * self._bytes : (r + 1) * self._bytes].data for r in range(rows or 1)]
-        self._fd = os.open(path, os.O_RDONLY)
-
-    def load(self, indices: List[int]) -> None:
-        """Fill the buffer with these samples."""
-        for row, i in zip(self._rows, indices):
-            if os.preadv(self._fd, [row], i * self._bytes) != self._bytes:
-                raise AgentError("corrupt", "a fed file became shorter", "send it again")
-
-    def close(self) -> None:
-        """The file is not read any more."""
-        os.close(self._fd)
 
 
 class Session:
@@ -53,7 +25,7 @@ class Session:
     def __init__(self, root: str) -> None:
         self._store = Store(root)
         self._engine: Any = None
-        self._samples: List[Samples] = []
+        self._samples: List[Any] = []
         self._batch, self._n, self._staged = 1, 0, [-1]
         self._base: Optional[int] = None
         self._peak = 0
@@ -75,16 +47,14 @@ class Session:
         runtime, path = module(head["runtime"]), self._store.find(head["model"])
         version, _ = runtime.describe(head["runtime"])
         gc.collect()
-        _reset_peak()
-        self._base = _status("VmRSS")
+        reset_peak()
+        self._base = status("VmRSS")
         start = time.perf_counter_ns()
         self._engine = runtime.load(head["runtime"], path, head["provider"], head["threads"], head["config"])
         load_ms = (time.perf_counter_ns() - start) / 1e6
         self._note_peak()
         engine = self._engine
-        place = getattr(engine, "place", None)
-        if place is not None:
-            place()
+        engine.place()
         gc.collect()
         gc.disable()  # no collection falls into a timed call
         return {
@@ -94,11 +64,13 @@ class Session:
 
     def feed(self, head: Head) -> Answer:
         """Check the arrays against the model and point the engine at their buffers."""
+        from edgelathe_agent.samples import Samples, check
+
         infos = {i["name"]: i for i in self._engine.inputs}
         if set(infos) != set(head["inputs"]):
             what = "inputs {} fed, the model has {}".format(sorted(head["inputs"]), sorted(infos))
             raise AgentError("model", what, "feed each input of the model by name")
-        dims = {name: _check(name, infos[name], fed, self._store) for name, fed in head["inputs"].items()}
+        dims = {name: check(name, infos[name], fed, self._store) for name, fed in head["inputs"].items()}
         counts = {d[0] for d in dims.values()}
         if len(counts) != 1:
             raise AgentError("model", f"inputs of {sorted(counts)} samples", "feed as many of each")
@@ -137,6 +109,8 @@ class Session:
 
     def infer(self, head: Head) -> Answer:
         """Outputs of samples first to first + count - 1, one after the other."""
+        import numpy as np
+
         self._fed()
         first, count, batch = head["first"], head["count"], self._batch
         if not (first >= 0 and count > 0 and first + count <= self._n):
@@ -158,7 +132,7 @@ class Session:
             {"name": i["name"], "dtype": o.dtype.name, "shape": list(o.shape)}
             for i, o in zip(self._engine.outputs, outputs)
         ]
-        return {"outputs": infos}, outputs
+        return {"outputs": infos}, [o.reshape(-1).view(np.uint8).data for o in outputs]
 
     def close(self, _: Head) -> Answer:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
@@ -167,7 +141,7 @@ class Session:
     def _fed(self) -> None:
         if not self._n:
             raise AgentError("request", "the session has no samples", "feed it first")
-        _reset_peak()  # what an `infer` before collected is not the model's
+        reset_peak()  # what an `infer` before collected is not the model's
 
     def _stage(self, indices: List[int]) -> None:
         if indices != self._staged:
@@ -177,29 +151,8 @@ class Session:
             self._staged = indices
 
     def _note_peak(self) -> None:
-        self._peak = max(self._peak, _status("VmHWM") or 0)
-        _reset_peak()
-
-
-def _check(name: str, info: Head, fed: Any, store: Store) -> List[int]:
-    """The dimensions of a fed array that fits the input and its file. Raises AgentError."""
-    import numpy as np
-
-    dims = fed.get("shape") if isinstance(fed, dict) else None
-    if not isinstance(dims, list) or not dims or not all(isinstance(d, int) and d > 0 for d in dims):
-        raise AgentError("request", f"input {name}: shape {dims!r}", "a list of numbers above 0, samples first")
-    if fed.get("dtype") != info["dtype"]:
-        raise AgentError("model", "input {} takes {}, not {}".format(name, info["dtype"], fed.get("dtype")), "cast it")
-    wanted = info["shape"]
-    each = wanted if len(dims) == len(wanted) + 1 else wanted[1:]
-    if len(dims) != len(each) + 1 or any(w is not None and w != d for w, d in zip(each, dims[1:])):
-        raise AgentError("model", f"input {name} takes samples of {each}, not {dims[1:]}", "reshape the data")
-    size, there = np.dtype(info["dtype"]).itemsize, os.path.getsize(store.find(fed.get("sha256")))
-    for d in dims:
-        size *= d
-    if size != there:
-        raise AgentError("request", f"input {name}: {size} bytes of {dims}, the file has {there}", "")
-    return dims
+        self._peak = max(self._peak, status("VmHWM") or 0)
+        reset_peak()
 
 
 def _rows(value: Any, batch: int) -> Any:
@@ -220,32 +173,6 @@ def _room(rows: Any, count: int) -> Any:
     return np.empty((count, *rows.shape[1:]), rows.dtype)
 
 
-def _status(field: str) -> Optional[int]:
-    """Bytes of a field of /proc/self/status; None where there is none."""
-    try:
-        with open("/proc/self/status") as f:
-            for line in f:
-                if line.startswith(field + ":"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def _reset_peak() -> None:
-    """Let VmHWM start again from here (Linux, proc(5): clear_refs). Where it cannot, peaks include imports."""
-    try:
-        fd = os.open("/proc/self/clear_refs", os.O_WRONLY)
-    except OSError:
-        return
-    try:
-        os.write(fd, b"5")
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
 def main(root: str, stdout: int) -> int:
     """Answer the parent's requests until it closes our stdin."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime 1.29 and later reports to its maker unless told not to
@@ -262,11 +189,16 @@ def main(root: str, stdout: int) -> int:
                 return 0
             inbox += data
             continue
-        fields, body = _answer(verbs, frame.head)
-        parts = [memoryview(b).cast("B") for b in body if len(b)]
-        write_all(stdout, framing.front({"id": frame.head.get("id"), **fields}, sum(p.nbytes for p in parts)))
-        for part in parts:
-            write_all(stdout, part)
+        _send(stdout, frame.head.get("id"), _answer(verbs, frame.head))
+
+
+def _send(stdout: int, number: Any, answer: Answer) -> None:
+    """In a function of its own: what is sent is let go of, or it would count as the model's memory in the next call."""
+    fields, body = answer
+    parts = [memoryview(b).cast("B") for b in body]
+    write_all(stdout, framing.front({"id": number, **fields}, sum(p.nbytes for p in parts)))
+    for part in parts:
+        write_all(stdout, part)
 
 
 def _answer(verbs: Dict[str, Callable[[Head], Answer]], head: Head) -> Answer:

@@ -23,6 +23,9 @@ class Engine:
     warnings: List[str]
     run: Callable[[], Any]
 
+    def place(self) -> None:
+        """Find out which provider runs the nodes, where that is not certain; sets `provider` and `warnings`."""
+
     def bind(self, buffers: Dict[str, Any]) -> None:
         """From now on a call reads its inputs from these arrays, by input name, batch axis included."""
         raise NotImplementedError

@@ -40,7 +40,7 @@ def _profiled(path: str, provider: str) -> Dict[str, int]:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder, "nodes")
-        session = ort.InferenceSession(path, options, providers=[provider, CPU])
+        session = ort.InferenceSession(path, options, providers=list(dict.fromkeys([provider, CPU])))
         session.run(None, {i.name: _zeros(i) for i in session.get_inputs()})
         with open(session.end_profiling()) as f:
             events = json.load(f)

@@ -1,0 +1,48 @@
+"""The agent on the oldest and the newest Python that a device may have: real interpreters, those found here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "agent" / "edgelathe_agent"
+
+
+def interpreter(version: str) -> str:
+    """A Python of that version: on the path, or among pyenv's."""
+    roots = [os.environ.get("PYENV_ROOT", ""), Path.home() / ".pyenv"]
+    found = [shutil.which(f"python{version}")]
+    found += [str(p) for root in roots if root for p in sorted(Path(root).glob(f"versions/{version}.*/bin/python"))]
+    for python in filter(None, found):
+        said = subprocess.run(
+            [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=False
+        )
+        if said.returncode == 0 and said.stdout.startswith(version + "."):
+            return python
+    pytest.skip(f"NO PYTHON {version} HERE: the agent is not tested on it")
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+def test_every_module_compiles_and_the_agent_answers(start, archive, tmp_path, version):
+    python = interpreter(version)
+    copy = tmp_path / "edgelathe_agent"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([python, "-W", "error", "-m", "compileall", "-q", str(copy)], check=True)
+    agent = start([python, "-W", "error", str(archive)], env={"PYTHONPATH": "", "PYENV_VERSION": ""})
+    assert agent.hello["python"].startswith(version + ".")
+    data = os.urandom(3 << 20)
+    assert agent.put(data) == hashlib.sha256(data).hexdigest()
+    probe = agent.ask("probe").head
+    assert probe["python"] == agent.hello["python"]
+    assert probe["cores"] >= 1
+    assert "load1" in agent.ask("sense").head
+    agent.ask("install", requirements=[], wheels=[])
+    assert agent.ask("probe").head["executable"] == str(tmp_path / "root" / "venv" / "bin" / "python")
+    assert agent.ask("wipe").head["left"] == []
+    assert agent.process.wait(10) == 0
+    assert agent.process.stderr.read() == b""
