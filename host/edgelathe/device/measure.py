@@ -44,7 +44,7 @@ class BenchPlan:
     max_ms: float = 20_000.0
     block_ms: float = 100.0
     warm_ms: float = 3000.0
-    warm_block_ms: float = 20.0
+    warm_block_ms: float = 40.0
 
 
 @dataclass(eq=False)

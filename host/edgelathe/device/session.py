@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.errors import DeviceError
-from edgelathe.device.errors import ModelFailure
+from edgelathe.device.errors import AgentRefusal, ModelFailure
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,7 +84,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except DeviceError:
+            if error is None:  # else what went wrong first is to be told
+                raise
 
     def feed(self, arrays: Mapping[str, Array]) -> int:
         """Give samples, an array [n, ...] per model input; what is on the device already is not sent. Gives n."""
@@ -120,7 +125,8 @@ class Session:
         if self._id is not None:
             session, self._id = self._id, None
             if self._client.usable:  # after a lost or interrupted request the agent ends its children itself
-                self._peak = self._client.request("close", {"session": session}).head["peak_bytes"]
+                with suppress(AgentRefusal):  # a child that died over its last request is gone already
+                    self._peak = self._client.request("close", {"session": session}).head["peak_bytes"]
         return int(self._peak or 0)
 
     def peak_bytes(self) -> int:

@@ -1,0 +1,122 @@
+"""The measuring loop against sessions with a made-up clock."""
+
+import numpy as np
+import pytest
+
+from edgelathe.device.measure import COLD, BenchPlan, bench, evaluate
+from edgelathe.device.session import Timed
+
+
+class Fake:
+    """A session whose call i takes `ns(i)`; it writes down what it was asked, in a log shared by all."""
+
+    def __init__(self, ns=lambda i: 1_000_000, log=None, name="a", throttled=False):
+        self.ns, self.log, self.name, self.calls, self.throttled = ns, log if log is not None else [], name, 0, throttled
+
+    def time(self, calls=1, min_ms=0.0, first=0):
+        out = []
+        while len(out) < calls or sum(out) < min_ms * 1e6:
+            out.append(self.ns(self.calls))
+            self.calls += 1
+        self.log.append((self.name, first, len(out)))
+        return Timed(np.array(out, np.int64), {"throttled": self.throttled})
+
+
+PLAN = BenchPlan(min_ms=500, min_calls=50, block_ms=50, warm_ms=1000, warm_block_ms=10)
+
+
+def test_enough_calls_and_enough_time():
+    (quick,) = bench([Fake(lambda i: 10_000)], PLAN)
+    assert quick.spent_ms >= 500
+    (slow,) = bench([Fake(lambda i: 40_000_000)], PLAN)
+    assert slow.calls >= 50
+    assert slow.warnings == []
+
+
+def test_a_slow_model_is_bounded_and_says_so():
+    session = Fake(lambda i: 3_000_000_000)
+    (series,) = bench([session], BenchPlan(max_ms=10_000))
+    assert series.calls == 4
+    assert series.warm_calls == 1
+    assert series.warnings == ["4 calls in 10 s, 200 were wanted"]
+
+
+def test_warm_up_goes_on_until_steady_and_is_not_counted():
+    (series,) = bench([Fake(lambda i: int(1e6 * (1 + 4 * 0.97**i)))], PLAN)
+    assert series.warm_calls >= 100
+    assert series.blocks[0].max() < 1_100_000
+    assert series.warnings == []
+
+
+def test_what_never_settles_is_told():
+    (series,) = bench([Fake(lambda i: 1_000_000 + 10_000 * i)], PLAN)
+    assert series.warnings == ["did not settle within 1 s of warm-up"]
+
+
+def test_rounds_are_complete_and_their_order_random_by_the_seed():
+    def order(seed):
+        log = []
+        series = bench([Fake(log=log, name=n) for n in "abc"], PLAN, seed=seed)
+        assert len({len(s.blocks) for s in series}) == 1
+        timed = [name for name, _, _ in log if name][-3 * len(series[0].blocks) :]
+        rounds = ["".join(timed[i : i + 3]) for i in range(0, len(timed), 3)]
+        assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
+        return rounds
+
+    assert len(set(order(1))) > 1
+    assert order(1) == order(1) != order(2)
+
+
+def test_samples_go_on_where_the_last_block_ended():
+    log = []
+    bench([Fake(log=log)], PLAN)
+    firsts = [first for _, first, _ in log]
+    assert firsts == sorted(firsts)
+
+
+def test_the_first_call_of_a_block_runs_cold_and_is_left_out_of_long_blocks():
+    log = []
+
+    class Cold(Fake):
+        def time(self, calls=1, min_ms=0.0, first=0):
+            timed = super().time(calls, min_ms, first)
+            timed.ns[0] *= 5
+            return timed
+
+    (series,) = bench([Cold(log=log)], PLAN)
+    assert max(b.max() for b in series.blocks) == 1_000_000
+    (slow,) = bench([Cold(lambda i: 50_000_000 // (COLD - 2))], PLAN)
+    assert slow.blocks[0].max() > 50_000_000 // (COLD - 2)
+
+
+def test_throttling_is_told():
+    (series,) = bench([Fake(throttled=True)], PLAN)
+    assert series.warnings == [f"the device throttled in {len(series.blocks)} of {len(series.blocks)} blocks"]
+
+
+class Outputs:
+    def __init__(self, seconds):
+        self.seconds, self.now, self.asked = seconds, 0.0, []
+
+    def infer(self, first, count):
+        self.asked.append(count)
+        self.now += self.seconds * count
+        return [np.arange(first, first + count)]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("seconds", [1e-5, 0.02, 3.0])
+def test_evaluation_covers_every_sample_once_in_blocks_of_about_half_a_second(seconds, batch):
+    session = Outputs(seconds)
+    got = np.concatenate([b[0] for b in evaluate(session, 1000, batch=batch, clock=lambda: session.now)])
+    np.testing.assert_array_equal(got, np.arange(1000))
+    assert all(count % batch == 0 for count in session.asked[:-1])
+    assert max(session.asked) * seconds <= max(0.5, batch * seconds) * 1.01
+
+
+def test_evaluation_may_stop_early():
+    session = Outputs(0.01)
+    for block in evaluate(session, 1000, block=10):
+        if block[0][-1] >= 29:
+            break
+    assert sum(session.asked) == 30
