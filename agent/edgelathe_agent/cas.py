@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import re
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from edgelathe_agent.protocol import AgentError
 
@@ -16,11 +16,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class _Hashed(NamedTuple):
+    """The hash of a partial file so far: of its first `size` bytes, as long as nobody else has written to it."""
+
+    digest: Any
+    size: int
+    written_ns: int
+
+
 class Store:
     """The files under one root. A name is a sha256 in hex, never a path; what is whole has been checked."""
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._hashed: Dict[str, _Hashed] = {}
         self._folder = os.path.join(root, "cas")
 
     def path(self, sha256: Any) -> str:
@@ -59,24 +68,48 @@ class Store:
         if os.path.isfile(path):
             return _size(path) or 0, True
         there = _size(partial) or 0
+        if there > size:  # no beginning of this file
+            _unlink(partial)
+            there = 0
         with self._space(partial, size - there):
             if not 0 <= offset <= there or offset + len(data) > size:
                 what = f"{len(data)} bytes at {offset} of {size} do not follow the {there} received"
                 raise AgentError("request", what, f"go on from {there}")
             os.makedirs(os.path.dirname(partial), mode=0o700, exist_ok=True)
-            _write(partial, offset, data)
+            self._write(sha256, offset, data)
             received = max(there, offset + len(data))
             if received < size:
                 return received, False
             self._finish(partial, path, sha256, size)
         return size, True
 
+    def _write(self, sha256: str, offset: int, data: bytes) -> None:
+        """Write and, where the bytes follow those before, hash them: at the end nothing is left to read again."""
+        known = self._hashed.pop(sha256, None)
+        fd = os.open(self.partial(sha256), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            before = os.fstat(fd)
+            _pwrite(fd, offset, data)
+            if offset == 0:
+                known = _Hashed(hashlib.sha256(), 0, 0)
+            elif known is not None and (known.size, known.written_ns) != (offset, before.st_mtime_ns):
+                known = None
+            if known is not None:
+                known.digest.update(data)
+                self._hashed[sha256] = _Hashed(known.digest, offset + len(data), os.fstat(fd).st_mtime_ns)
+        finally:
+            os.close(fd)
+
+    def _hash(self, sha256: str, fd: int, size: int) -> str:
+        known = self._hashed.pop(sha256, None)
+        whole = known is not None and (known.size, known.written_ns) == (size, os.fstat(fd).st_mtime_ns)
+        return str(known.digest.hexdigest()) if known is not None and whole else _hash(fd)
+
     def _finish(self, partial: str, path: str, sha256: str, size: int) -> None:
         """Check the whole file, then give it its name, so that a power cut leaves the whole file or none."""
         fd = os.open(partial, os.O_RDWR)
         try:
-            os.ftruncate(fd, size)
-            found = _hash(fd)
+            found = self._hash(sha256, fd, size)
             if found != sha256:
                 _unlink(partial)
                 raise AgentError("corrupt", f"{sha256} arrived as {found}", "send it again")
@@ -143,15 +176,11 @@ def _unlink(path: str) -> bool:
     return True
 
 
-def _write(path: str, offset: int, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            n = os.pwrite(fd, view, offset)
-            view, offset = view[n:], offset + n
-    finally:
-        os.close(fd)
+def _pwrite(fd: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        n = os.pwrite(fd, view, offset)
+        view, offset = view[n:], offset + n
 
 
 def _hash(fd: int) -> str:

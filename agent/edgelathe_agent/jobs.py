@@ -7,6 +7,7 @@ pipes of all children at once, so that a host that goes away ends whatever is un
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -24,6 +25,7 @@ BACKLOG = 8 * MAX_REQUEST
 _TAIL = 4096
 _READ = 1 << 20
 _PR_SET_PDEATHSIG = 1
+_F_SETPIPE_SZ = 1031
 #: Out of memory: the children go before the agent, and before most of the device's own work.
 _OOM_SCORE = b"800"
 
@@ -56,6 +58,8 @@ class Jobs:
         self._jobs: List[Job] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(stdin, selectors.EVENT_READ, None)
+        with contextlib.suppress(OSError):  # no pipe, or not Linux
+            fcntl.fcntl(stdin, _F_SETPIPE_SZ, _READ)
         self._prctl: Optional[Callable[..., Any]] = None
 
     def pump(self, seconds: Optional[float] = None) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import subprocess
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_a_file_that_is_there_is_not_written_again(store):
 def test_an_empty_file_is_a_file(store):
     empty = hashlib.sha256(b"").hexdigest()
     assert store.put(empty, 0, 0, b"") == (0, True)
+
+
+def test_another_writer_of_the_same_file_does_not_get_wrong_bytes_in(store):
+    store.put(NAME, len(DATA), 0, DATA[:4000])
+    other = Store(store.root)
+    os.utime(store.partial(NAME), ns=(1, 1))  # some time goes by
+    other.put(NAME, len(DATA), 0, bytes(4000))
+    assert kind(store.put, NAME, len(DATA), 4000, DATA[4000:]) == "corrupt"
+    assert store.put(NAME, len(DATA), 0, DATA)[1]
+
+
+def test_a_partial_file_that_is_too_long_does_not_stay_behind_the_whole_one(store):
+    store.put(NAME, len(DATA) + 9, 0, DATA + b"more")
+    assert store.put(NAME, len(DATA), 0, DATA)[1]
+    assert Path(store.find(NAME)).read_bytes() == DATA
 
 
 def test_wrong_bytes_are_refused_removed_and_can_be_sent_again(store):
