@@ -26,7 +26,7 @@ def canonical(graph: ir.Graph, names: Names) -> None:
     """Rewrite in place: plain Gemm, GlobalAveragePool for means over all of an image, Reshape for Flatten."""
     for node in standard_nodes(graph):
         if node.op_type == "Gemm":
-            _plain_gemm(node, names)
+            plain_gemm(node, names)
         elif node.op_type == "ReduceMean":
             _global_mean(node, names)
         elif node.op_type == "Flatten" and number(node, "axis", 1) == 1:
@@ -35,7 +35,7 @@ def canonical(graph: ir.Graph, names: Names) -> None:
             _head_as_gemm(node, names)
 
 
-def _plain_gemm(node: ir.Node, names: Names) -> None:
+def plain_gemm(node: ir.Node, names: Names) -> None:
     """alpha and beta go into the constants, a bias of one row becomes a vector."""
     w, bias = array(node.inputs[1]), array(node.inputs[2]) if len(node.inputs) > 2 else None
     if w is None or w.dtype != np.float32 or (len(node.inputs) > 2 and node.inputs[2] is not None and bias is None):

@@ -18,8 +18,8 @@ from edgelathe.compress.graph import (
     layer,
     number,
     only_consumer,
-    options_for,
     set_constant,
+    skips,
     standard_nodes,
 )
 from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
@@ -37,6 +37,8 @@ _HOMOGENEOUS = frozenset(
     ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Flatten", "Reshape")
 )
 _ROUNDS = 50
+# Channels that differ more than this lose more than 5 of 8 bits; below it, equalizing changes nothing measurable.
+_UNBALANCED = 32.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,18 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     notes = equalize(
         ir_model.graph,
         Names(ir_model.graph),
-        lambda n: options_for(options, n, context.overrides) is not None,
+        lambda n: not skips(n, context.overrides),
         options.spread,
     )
     return Applied(onnx_model.from_ir(ir_model, model.name), notes or (Note("model", False, "no pair of layers"),))
+
+
+def balance(graph: ir.Graph, names: Names, mode: str, overrides: Mapping[str, Mapping[str, Any]]) -> tuple[Note, ...]:
+    """What integer steps do first: `auto` equalizes the unbalanced pairs, `always` all, `never` none; notes of those."""
+    if mode == "never":
+        return ()
+    spread = _UNBALANCED if mode == "auto" else 1.0
+    return tuple(n for n in equalize(graph, names, lambda node: not skips(node, overrides), spread) if n.done)
 
 
 def equalize(graph: ir.Graph, names: Names, allowed: Callable[[ir.Node], bool], spread: float) -> tuple[Note, ...]:
@@ -165,7 +175,7 @@ def _factors(pair: Pair, weights: dict[ir.Node, NDArray[np.float64]]) -> NDArray
     first = _output_range(pair.first, weights[pair.first])
     second = _input_range(pair.second, weights[pair.second]).reshape(-1, pair.repeat).max(axis=1)
     alive = (first > 0) & (second > 0)
-    return np.sqrt(np.where(alive, first, 1) / np.where(alive, second, 1))
+    return np.asarray(np.sqrt(np.where(alive, first, 1) / np.where(alive, second, 1)), np.float64)
 
 
 def _spread(pair: Pair, weights: dict[ir.Node, NDArray[np.float64]]) -> float:

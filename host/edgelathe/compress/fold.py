@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelathe.compress import fold_constants, fold_linear
-from edgelathe.compress.graph import Names, array, bypass, layer, number, options_for, standard_nodes
+from edgelathe.compress.graph import Names, array, bypass, layer, number, skips, standard_nodes
 from edgelathe.compress.types import Applied, Context, Note, StepSpec
 from edgelathe.model import onnx as onnx_model
 
@@ -25,10 +25,10 @@ class Options:
     """`fold` has no options."""
 
 
-def apply(model: Model, options: Options, context: Context) -> Applied:
+def apply(model: Model, _options: Options, context: Context) -> Applied:
     """Fold BatchNormalization, constants, padding and what does nothing; the layers that stay keep their names."""
     graph_model = onnx_model.to_ir(model)
-    notes = fold(graph_model, lambda node: options_for(options, node, context.overrides) is not None)
+    notes = fold(graph_model, lambda node: not skips(node, context.overrides))
     return Applied(
         onnx_model.from_ir(graph_model, model.name), tuple(notes) or (Note("model", False, "nothing to fold"),)
     )

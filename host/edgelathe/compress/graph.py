@@ -56,6 +56,12 @@ def options_for(options: T, node: ir.Node, overrides: Mapping[str, Mapping[str, 
     return replace(options, **changes) if changes else options  # type: ignore[type-var]  # T is an options dataclass
 
 
+def skips(node: ir.Node, overrides: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the recipe leaves this layer as it is."""
+    skip = [v["skip"] for p, v in overrides.items() if "skip" in v and fnmatch.fnmatchcase(layer(node), p)]
+    return bool(skip and skip[-1])
+
+
 def array(value: ir.Value | None) -> NDArray[Any] | None:
     """The constant behind a value; None where it is computed, or can be set by the caller of the model."""
     if value is None or value.const_value is None or value.is_graph_input():

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgelathe.calibrate import ranges, scales
-from edgelathe.compress import equalize, opset, qdq, qplan, qweights
+from edgelathe.compress import opset, qdq, qplan, qweights
 from edgelathe.compress.canonical import canonical
+from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, bypass, layer, options_for
+from edgelathe.compress.graph import Names, array, bypass, layer, options_for, skips
 from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from edgelathe.compress.qplan import Plan
     from edgelathe.model.types import Model
 
-# Channels that differ more than this lose more than 5 of 8 bits; below it, equalizing changes nothing measurable.
-_UNBALANCED = 32.0
+_X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Options:
     activations: int = option(8, "bits of the activations", choices=(8,))
 
 
+def is_narrow_x86(hardware: Hardware) -> bool:
+    """Whether its integer kernel adds two products in 16 bits: x86 without VNNI."""
+    return hardware.machine in _X86 and "vnni" not in hardware.features
+
+
 def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices.
 
@@ -50,9 +55,8 @@ def resolve(options: Options, hardware: Hardware) -> Options:
     added in saturating 16 bits, which weights within -64..64 never reach (255 * 64 * 2 < 2**15). Where the machine is
     not known the signed form runs everywhere, with exact products asked for.
     """
-    x86 = hardware.machine in ("x86_64", "AMD64", "amd64", "i686")
-    narrow = x86 and "vnni" not in hardware.features
-    signed = not x86 if options.signed is None else options.signed
+    narrow = is_narrow_x86(hardware)
+    signed = hardware.machine not in _X86 if options.signed is None else options.signed
     exact = options.exact
     reduce = narrow and not exact if options.reduce is None else options.reduce
     if exact is None:
@@ -74,21 +78,15 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     infer_shapes(graph_model)
     names = Names(graph)
     canonical(graph, names)
-
-    def allowed(node: ir.Node) -> bool:
-        return options_for(options, node, context.overrides) is not None
-
-    if options.equalize != "never":
-        rescaled = equalize.equalize(graph, names, allowed, _UNBALANCED if options.equalize == "auto" else 1.0)
-        notes += tuple(n for n in rescaled if n.done)
-    plan = qplan.plan(graph, allowed)
+    notes += balance(graph, names, options.equalize, context.overrides)
+    plan = qplan.plan(graph, lambda node: not skips(node, context.overrides))
     skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
     if not plan.weights:
         return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
     statistics = _observe(onnx_model.from_ir(graph_model, model.name), plan, context, options)
     grids = _grids(plan, statistics, options, context)
     notes += _write(graph, names, plan, grids, statistics, options, context)
-    _finish(graph_model, names)
+    qdq.finish(graph_model, names)
     config = {"session.x64quantprecision": "1"} if options.exact else {}
     return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
 
@@ -149,13 +147,6 @@ def _write(
         assert node.inputs[0] is not None
         bypass(node, node.inputs[0])
     return tuple(notes)
-
-
-def _finish(model: ir.Model, names: Names) -> None:
-    import onnx_ir.passes.common as passes
-
-    passes.RemoveUnusedNodesPass()(model)
-    qdq.shorten(model.graph, names)
 
 
 SPEC = StepSpec(

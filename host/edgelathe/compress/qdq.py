@@ -99,8 +99,12 @@ class Writer:
         outputs[outputs.index(value)] = real
 
 
-def shorten(graph: ir.Graph, names: Names) -> None:
-    """Brief names for inner tensors and weights whose own are long; nodes, inputs and outputs keep theirs."""
+def finish(model: ir.Model, names: Names) -> None:
+    """Drop what nothing reads; shorten long names of inner tensors and weights. Nodes, inputs, outputs keep theirs."""
+    import onnx_ir.passes.common as passes
+
+    passes.RemoveUnusedNodesPass()(model)
+    graph = model.graph
     for value in tuple(graph.initializers.values()):
         if value.name and len(value.name) > _LONG and not value.is_graph_output():
             del graph.initializers[value.name]

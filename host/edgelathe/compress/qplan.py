@@ -82,11 +82,7 @@ def _kind(node: ir.Node) -> tuple[str, str]:
     if op in WEIGHTS and not (op == "MatMul" and array(node.inputs[1]) is None):
         why = _why_not(node)
         return "" if why else "weights", why
-    for kind, operators, fits in (
-        ("math", MATH, _math_fits),
-        ("clamp", CLAMPS, _clamp_fits),
-        ("moves", MOVES, _moves_fit),
-    ):
+    for kind, (operators, fits) in _KINDS.items():
         if op in operators:
             return kind if fits(node) else "", ""
     return "", "ONNX Runtime has no integer kernel for it" if op == "ConvTranspose" else ""
@@ -132,6 +128,13 @@ def _moves_fit(node: ir.Node) -> bool:
     if node.op_type == "MaxPool":
         return len(node.outputs) == 1
     return node.op_type != "Resize" or number(node, "mode", "nearest") == "nearest"
+
+
+_KINDS: dict[str, tuple[frozenset[str], Callable[[ir.Node], bool]]] = {
+    "math": (MATH, _math_fits),
+    "clamp": (CLAMPS, _clamp_fits),
+    "moves": (MOVES, _moves_fit),
+}
 
 
 def _data(node: ir.Node, kind: str) -> list[ir.Value]:
