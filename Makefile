@@ -20,7 +20,7 @@ $(VENV)/.dev: $(BIN)/edgelathe
 	@touch $@
 
 demo: $(BIN)/edgelathe ## the whole loop on a bundled model, on this machine
-	$(BIN)/edgelathe demo --force -o demo
+	$(BIN)/edgelathe demo -o demo
 
 test: lint       ## lint, type-check and test (no slow tests)
 	$(BIN)/python -m pytest -m 'not slow and not bench'

@@ -54,6 +54,8 @@ def compress(
         wanted, loaded, profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe), where
     )
     calib = calibration(data, resolved, loaded, where)
+    for warning in calib.warnings if calib else ():
+        shell.say(f"note: {warning}")
     with shell.progress() as bar:
         built = run.run(resolved, loaded, calib, where, bar.start)
     io.save(built.model, out)

@@ -61,7 +61,9 @@ def option(
 
     `default=None` is an open choice that the step's `resolve` fills from the hardware.
     """
-    return dataclasses.field(default=default, metadata={"text": text, "choices": tuple(choices), "low": low, "high": high})
+    return dataclasses.field(
+        default=default, metadata={"text": text, "choices": tuple(choices), "low": low, "high": high}
+    )
 
 
 def keep(options: Any, _: Hardware) -> Any:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edgelathe.core import dataset
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
-from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Profile
 from edgelathe.core.signature import Signature, TensorInfo
 from edgelathe.device.measure import BenchPlan, bench, evaluate
@@ -115,7 +114,7 @@ def eval_document(
                 tick(f"{name} {done:,}/{len(bound):,}", done / len(bound))
             raw = np.concatenate(parts)
             ran = replace(how, provider=session.provider)
-            warnings = list(session.warnings)
+            warnings = [*bound.warnings, *session.warnings]
         outputs = raw if metric.classes else run.real([raw], model.signature)[0]
         reference = outputs if reference is None else reference
         accuracy = metrics.evaluate(metric, outputs, metrics.targets(metric, bound.labels, reference), data.name)
@@ -146,9 +145,8 @@ def _random(tensor: TensorInfo, rng: np.random.Generator, samples: int) -> NDArr
 def _parity(model: Model, data: Dataset, how: SessionOptions, outputs: NDArray[np.generic]) -> dict[str, Any] | None:
     """How the device's answers differ from those of the same runtime here; None where this host lacks the runtime."""
     n = min(PARITY, len(data))
-    try:
-        host = run.outputs(model, {k: v[:n] for k, v in data.inputs.items()}, how)
-    except UserError:  # this host has not the device's provider or runtime
+    host = run.outputs_if_possible(model, {k: v[:n] for k, v in data.inputs.items()}, how)
+    if host is None:
         return None
     mine, theirs = host[0].reshape(n, -1), outputs[:n].reshape(n, -1)
     same = int((mine.argmax(1) == theirs.argmax(1)).sum())

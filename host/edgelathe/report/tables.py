@@ -105,7 +105,9 @@ def inspection(document: Doc) -> RenderableType:
     for layer in document["layers"]:
         share = units.share(layer["bytes"] / document["bytes"])
         figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), share)
-        made.add_row(Text(f"  {layer['name']}"), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", []))))
+        made.add_row(
+            Text(f"  {_short(layer['name'])}"), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", [])))
+        )
     return Group(Text(" · ".join(head), "bold"), *ends, Text(), made)
 
 
@@ -224,6 +226,11 @@ def _words(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return units.DASH
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(name: str, most: int = 56) -> str:
+    """A layer's name in a table; converters make names of hundreds of characters, whose ends tell them apart."""
+    return name if len(name) <= most else f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
 
 
 def _tensor(t: Doc) -> str:
