@@ -13,7 +13,7 @@ from edgelathe_agent.protocol import AgentError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 #: What a full disk, a used up quota and a file size limit answer.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Hashed(NamedTuple):
@@ -133,7 +133,7 @@ class Store:
                 raise OSError(errno.ENOSPC, "no space")
             yield
         except OSError as e:
-            if e.errno not in _FULL:
+            if e.errno not in FULL:
                 raise
             _unlink(partial)
             what = f"{wanted} more bytes wanted under {self.root}, {free_bytes(self.root)} free"

@@ -133,7 +133,7 @@ def _make(agent: Agent, venv: Venv, with_pip: bool) -> None:
     code, words = _run(agent, argv, lambda _: None)
     if code:
         mend = "`apt install python3-venv` on the device, " + _OFFLINE
-        raise AgentError("install", f"no virtual environment: {_reason(words, code)}", mend)
+        raise _failed(words, code, "no virtual environment: ", mend)
 
 
 def _pip(agent: Agent, venv: Venv, requirements: List[str]) -> None:
@@ -149,7 +149,7 @@ def _pip(agent: Agent, venv: Venv, requirements: List[str]) -> None:
     code, words = _run(agent, argv, agent.event)
     if code:
         mend = "check the device's index and network, " + _OFFLINE
-        raise AgentError("install", f"pip: {_reason(words, code)}", mend)
+        raise _failed(words, code, "pip: ", mend)
 
 
 def _system_pip(agent: Agent) -> Any:
@@ -175,13 +175,12 @@ def _run(agent: Agent, argv: List[str], tell: Callable[[str], None]) -> Any:
     return job.process.returncode, words
 
 
-def _reason(words: List[str], code: int) -> str:
+def _failed(words: List[str], code: int, what: str, mend: str) -> AgentError:
     """The line that says what went wrong: pip's last `ERROR:`, else the last one."""
-    errors = [w for w in words if w.startswith("ERROR:")]
-    lines = errors or [w for w in words if w.strip()]
     if any("No space left" in w for w in words):
-        return "no space left on the device"
-    return lines[-1][:300] if lines else f"it ended with code {code}"
+        return AgentError("space", what + "no space left on the device", "free some space, or choose another --root")
+    lines = [w for w in words if w.startswith("ERROR:")] or [w for w in words if w.strip()]
+    return AgentError("install", what + (lines[-1][:300] if lines else f"it ended with code {code}"), mend)
 
 
 def _swap(root: str, home: str) -> None:

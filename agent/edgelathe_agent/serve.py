@@ -9,7 +9,7 @@ import sys
 from typing import Any, Dict, NamedTuple, Optional
 
 from edgelathe_agent import framing
-from edgelathe_agent.cas import Store
+from edgelathe_agent.cas import FULL, Store
 from edgelathe_agent.framing import Frame, ProtocolError, TooLargeError
 from edgelathe_agent.jobs import GoneError, Job, Jobs, program, write_all
 from edgelathe_agent.protocol import MAX_REQUEST, PROTOCOL, RUNTIMES, AgentError, check_request
@@ -129,10 +129,9 @@ class Agent:
         except OSError as e:
             if isinstance(e, BrokenPipeError):
                 raise
-            self._fail(
-                self._id,
-                AgentError("internal", f"{type(e).__name__}: {e}", f"see that {self.root} is writable"),
-            )
+            full = e.errno in FULL
+            mend = "free some space" if full else f"see that {self.root} is writable"
+            self._fail(self._id, AgentError("space" if full else "internal", f"{type(e).__name__}: {e}", mend))
         except (GoneError, ProtocolError):
             raise
         except Exception as e:

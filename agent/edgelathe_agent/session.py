@@ -79,13 +79,15 @@ class Session:
         self._batch = max(fixed, default=1)
         for old in self._samples:
             old.close()
+        self._samples, self._n = [], 0
         samples = {
             name: Samples(self._store.find(head["inputs"][name]["sha256"]), infos[name]["dtype"], d,
                           self._batch if batched[name] else None)
             for name, d in dims.items()
         }  # fmt: skip
-        self._samples, self._n, self._staged = list(samples.values()), counts.pop(), [-1]
+        self._samples, self._staged = list(samples.values()), [-1]
         self._engine.bind({name: s.buffer for name, s in samples.items()})
+        self._n = counts.pop()
         return {"samples": self._n}, []
 
     def time(self, head: Head) -> Answer:
@@ -122,7 +124,7 @@ class Session:
             rows = [_rows(o, batch) for o in self._engine.fetch(self._engine.run())]
             if not done:
                 self._note_peak()  # before what is collected here counts too
-                outputs = [_room(r, count) for r in rows]
+                outputs = _room(rows, count)
             for info, out, r in zip(self._engine.outputs, outputs, rows):
                 if out.shape[1:] != r.shape[1:]:
                     what = "output {} is {}, then {}".format(info["name"], list(out.shape[1:]), list(r.shape[1:]))
@@ -164,13 +166,14 @@ def _rows(value: Any, batch: int) -> Any:
     return value[None]
 
 
-def _room(rows: Any, count: int) -> Any:
+def _room(rows: List[Any], count: int) -> List[Any]:
+    """Arrays for the outputs of `count` samples, by those of one call."""
     import numpy as np
 
-    size = rows.nbytes // max(len(rows), 1) * count
+    size = sum(r.nbytes // len(r) for r in rows) * count
     if size > framing.MAX_PAYLOAD:
         raise AgentError("request", f"outputs of {count} samples take {size} bytes", "ask for fewer at a time")
-    return np.empty((count, *rows.shape[1:]), rows.dtype)
+    return [np.empty((count, *r.shape[1:]), r.dtype) for r in rows]
 
 
 def main(root: str, stdout: int) -> int:

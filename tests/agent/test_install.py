@@ -110,6 +110,28 @@ def test_a_hostile_wheel_writes_nothing_at_all(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.whl"]
 
 
+def test_an_environment_on_a_full_disk_is_a_want_of_space(tmp_path, toy, start):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=240k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+    try:
+        agent = start(root=disk / "root")
+        big = wheel(tmp_path / "big.whl", {"big.py": "#" * 150_000})
+        wheels = [{"name": "big.whl", "sha256": agent.put(big)}]
+        error = agent.refused("install", requirements=[], wheels=wheels)
+        assert error["kind"] == "space"
+        assert not list((disk / "root" / "venvs").iterdir())
+        agent.ask("wipe")
+    finally:
+        agent.process.kill()
+        agent.process.wait()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

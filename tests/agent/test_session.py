@@ -141,6 +141,16 @@ def test_open_axes_take_the_size_of_what_is_fed_and_another_after_that(agent, on
         assert (agent.infer(1, 2)[0] == abs(x)).all()
 
 
+def test_outputs_that_no_frame_can_hold_are_refused_with_the_mend(agent, onnx_model):
+    shape = np.array([1, 20_000_000], np.int64)
+    nodes = [("Expand", ["x", "shape"], ["y"], {}), ("Identity", ["x"], ["z"], {})]
+    outputs = {"z": ("FLOAT", [1, 1]), "y": ("FLOAT", [1, 20_000_000])}
+    agent.open(onnx_model(nodes, {"x": ("FLOAT", [1, 1])}, outputs, {"shape": shape}))
+    agent.feed(1, x=np.ones((4, 1), np.float32))
+    assert "fewer" in agent.refused("infer", session=1, first=0, count=4)["mend"]
+    assert agent.infer(1, 1)[1].shape == (1, 20_000_000)
+
+
 def test_outputs_whose_shape_depends_on_the_sample_are_refused_by_name(agent, onnx_model):
     model = onnx_model([("NonZero", ["x"], ["where"], {})], {"x": ("FLOAT", [1, 4])}, {"where": ("INT64", [2, "k"])})
     agent.open(model)
