@@ -64,10 +64,11 @@ def rescale(histogram: Histogram, width: float) -> Histogram:
     """The same counts in bins of a multiple (a power of two) of the width."""
     if not len(histogram.counts) or width == histogram.width:
         return Histogram(width, histogram.first, histogram.counts)
-    factor = round(width / histogram.width)
-    first = histogram.first // factor
-    counts = np.zeros((histogram.first + len(histogram.counts) - 1) // factor - first + 1, np.int64)
-    np.add.at(counts, (histogram.first + np.arange(len(histogram.counts))) // factor - first, histogram.counts)
+    # Exact: edges and the ratio of powers of two are float64 numbers, however far the widths lie apart.
+    index = np.floor((histogram.first + np.arange(len(histogram.counts))) * (histogram.width / width)).astype(np.int64)
+    first = int(index[0])
+    counts = np.zeros(int(index[-1]) - first + 1, np.int64)
+    np.add.at(counts, index - first, histogram.counts)
     return Histogram(width, first, counts)
 
 

@@ -8,7 +8,7 @@ s in the first layer and multiplied by it in the second. The function stays the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
 
 
 def balance(graph: ir.Graph, names: Names, mode: str, overrides: Mapping[str, Mapping[str, Any]]) -> tuple[Note, ...]:
-    """What integer steps do first: `auto` equalizes the unbalanced pairs, `always` all, `never` none; notes of those."""
+    """What integer steps do first: `auto` equalizes unbalanced pairs, `always` all, `never` none; notes of those."""
     if mode == "never":
         return ()
     spread = _UNBALANCED if mode == "auto" else 1.0

@@ -1,0 +1,77 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from edgelathe.calibrate import ranges
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
+from support.tiny_onnx import Graph, samples
+
+
+@pytest.fixture
+def net():
+    g = Graph()
+    a = g.op("Relu", g.conv("x", 3, 4))
+    return g.build(g.conv(a, 4, 2)), a
+
+
+def test_range_mean_and_shape_are_exact(net):
+    model, inner = net
+    data = samples(model, 5)
+    seen = ranges.collect(model, data, {"x": 1, inner: None})
+    x = data.inputs["x"]
+    assert (seen["x"].low, seen["x"].high) == (x.min(), x.max())
+    assert seen["x"].mean == pytest.approx(x.mean(axis=(0, 2, 3)), abs=1e-6)
+    assert seen[inner].low >= 0
+    assert seen[inner].mean is None
+    assert seen[inner].shape == (1, 4, 8, 8)
+
+
+def test_groups_give_what_one_pass_gives(net, monkeypatch):
+    model, inner = net
+    data, wanted = samples(model, 4), {"x": 1, inner: 1, model.signature.outputs[0].name: 1}
+    together = ranges.collect(model, data, wanted)
+    monkeypatch.setattr(ranges, "GROUP_BYTES", 1)
+    apart = ranges.collect(model, data, wanted)
+    for name in wanted:
+        assert (together[name].low, together[name].high) == (apart[name].low, apart[name].high)
+        assert np.array_equal(together[name].histogram.counts, apart[name].histogram.counts)
+
+
+def test_memory_does_not_grow_with_the_samples(net):
+    model, inner = net
+
+    def peak(n):
+        data = Dataset("d", {"x": np.broadcast_to(np.float32(1), (n, 3, 8, 8))})
+        tracemalloc.start()
+        ranges.collect(model, data, {inner: 1})
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(2)
+    assert peak(400) < 1.5 * peak(20) + 20_000
+
+
+def test_a_fixed_batch_is_filled_up():
+    g = Graph()
+    model = g.build(g.conv("x", 3, 4), shape=(4, 3, 8, 8))
+    data = samples(model, 6)
+    assert ranges.collect(model, data, {"x": None})["x"].high == data.inputs["x"].max()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused_by_name(net, bad):
+    model, inner = net
+    x = np.zeros((3, 3, 8, 8), np.float32)
+    x[1, 0, 0, 0] = bad
+    with pytest.raises(UserError, match=r"sample 1.*not finite"):
+        ranges.collect(model, Dataset("d.npz", {"x": x}), {inner: None})
+
+
+def test_a_thinned_tensor_still_shows_every_channel():
+    x = np.repeat(np.arange(64, dtype=np.float32), 1024).reshape(1, 64, 32, 32)
+    thin = ranges._thin(x, 4096)
+    assert len(thin) <= 4096
+    assert set(np.unique(thin)) == set(range(64))
