@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sshd import Sshd, available, gone, sshd
 
 from edgelathe.core.device import Target
 from edgelathe.model import io
 from edgelathe.model.types import Model
+from support.sshd import Sshd, available, gone, sshd
 
 BUNDLED = Path(str(files("edgelathe"))) / "bundled"
 

@@ -20,6 +20,10 @@ def works(python):
     return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
+def listing(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
 def first_stage(root, data, python=sys.executable, **how):
     argv = bootstrap.command(str(root), python, local=True)
     return subprocess.run(argv, input=data, capture_output=True, timeout=30, check=False, **how)
@@ -45,20 +49,20 @@ def test_a_damaged_archive_on_the_device_is_replaced(tmp_path):
 def test_a_cut_archive_leaves_nothing_half_written(tmp_path, cut):
     done = first_stage(tmp_path / "r", payload().data[:cut])
     assert done.stdout.splitlines()[-1].endswith(b"archive broke off")
-    assert os.listdir(tmp_path / "r" / "agent") == [".edgelathe"]
+    assert listing(tmp_path / "r" / "agent") == [".edgelathe"]
 
 
 def test_wrong_bytes_are_refused(tmp_path):
     done = first_stage(tmp_path / "r", b"x" * len(payload().data))
     assert b"arrived damaged" in done.stdout
-    assert os.listdir(tmp_path / "r" / "agent") == [".edgelathe"]
+    assert listing(tmp_path / "r" / "agent") == [".edgelathe"]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(DeviceError, match="holds other files; choose an empty folder"):
         bootstrap.start(LocalTransport(), bootstrap.command(str(tmp_path), None, local=True))
-    assert os.listdir(tmp_path) == ["photo.jpg"]
+    assert listing(tmp_path) == ["photo.jpg"]
 
 
 def test_a_root_that_cannot_be_made_is_told(tmp_path):
@@ -121,7 +125,7 @@ def test_no_python_is_told_with_what_was_asked_for(tmp_path, python):
 @pytest.mark.parametrize("noise", ["Welcome to board", "ELA", "EDGE", "\n", "E" * 5000])
 def test_a_shell_that_prints_is_told_with_its_words(noise):
     argv = ["/bin/sh", "-c", f"echo '{noise}'; cat"]
-    with pytest.raises(DeviceError, match="login shell prints '.{,60}' before the agent can speak") as caught:
+    with pytest.raises(DeviceError, match=r"login shell prints '.{,60}' before the agent can speak") as caught:
         bootstrap.start(LocalTransport("cam"), argv)
     assert noise.strip()[:60] in str(caught.value)
 

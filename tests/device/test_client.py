@@ -51,7 +51,9 @@ def ok(head, body, **fields):
 
 
 def refuse(kind):
-    return lambda head, body: pack({"id": head["id"], "ok": False, "error": {"kind": kind, "what": "so it is", "mend": ""}})
+    return lambda head, body: pack(
+        {"id": head["id"], "ok": False, "error": {"kind": kind, "what": "so it is", "mend": ""}}
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 4096])

@@ -2,13 +2,13 @@ import base64
 import stat
 
 import pytest
-from support.sshd import keygen
 
 from edgelathe.core.errors import UserError
 from edgelathe.device import hostkeys
 from edgelathe.device.errors import ChangedHostKey, UnknownHostKey
 from edgelathe.device.hostkeys import HostKey
 from edgelathe.device.sshconfig import Endpoint
+from support.sshd import keygen
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def endpoint(file, port=22, **kw):
 @pytest.mark.parametrize(
     ("hosts", "port", "known"),
     [
-        ("cam", 22, True), ("cam", 2222, False), ("[cam]:2222", 2222, True), ("[cam]:2222", 22, False), ("CAM", 22, True),
+        ("cam", 22, True), ("cam", 2222, False), ("[cam]:2222", 2222, True), ("[cam]:2222", 22, False),
+        ("CAM", 22, True),
         ("other,cam", 22, True), ("*", 22, True), ("c?m", 22, True), ("c*,!cam", 22, False), ("!cam,c*", 22, False),
         ("[c]am", 22, False), ("[*]:2222", 2222, True),
     ],

@@ -11,7 +11,13 @@ class Fake:
     """A session whose call i takes `ns(i)`; it writes down what it was asked, in a log shared by all."""
 
     def __init__(self, ns=lambda i: 1_000_000, log=None, name="a", throttled=False):
-        self.ns, self.log, self.name, self.calls, self.throttled = ns, log if log is not None else [], name, 0, throttled
+        self.ns, self.log, self.name, self.calls, self.throttled = (
+            ns,
+            log if log is not None else [],
+            name,
+            0,
+            throttled,
+        )
 
     def time(self, calls=1, min_ms=0.0, first=0):
         out = []

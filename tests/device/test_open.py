@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.sshd import children, gone
 
 from edgelathe.core.device import SessionOptions, Target
 from edgelathe.core.errors import UserError
@@ -21,6 +20,7 @@ from edgelathe.device.open import open_device, resolve
 from edgelathe.device.session import Limits
 from edgelathe.model.types import Model
 from edgelathe_agent.protocol import CHUNK
+from support.sshd import children, gone
 
 CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
 LITERT = SessionOptions("ai-edge-litert", "CPU")
@@ -205,7 +205,9 @@ def test_ctrl_c_leaves_no_process(tmp_path):
             print("open", flush=True)
             device.client._channel.read(1)
     """
-    host = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=-1, stderr=-1, start_new_session=True)
+    host = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=-1, stderr=-1, start_new_session=True
+    )
     assert host.stdout.readline() == b"open\n"
     os.killpg(host.pid, signal.SIGINT)
     _, err = host.communicate(timeout=20)
@@ -241,9 +243,9 @@ class TestResolve:
         assert resolve("board", {}) == Target("board", "ssh://board")  # a host of the ssh config
 
     def test_an_unknown_name_gets_the_nearest(self):
-        with pytest.raises(UserError, match="device 'boart': .*did you mean 'board'"):
+        with pytest.raises(UserError, match=r"device 'boart': .*did you mean 'board'"):
             resolve("boart", self.REGISTRY)
-        with pytest.raises(UserError, match="no-such-device.*edgelathe device add"):
+        with pytest.raises(UserError, match=r"no-such-device.*edgelathe device add"):
             resolve("no-such-device", {})
         with pytest.raises(UserError):
             resolve("http://cam", {})

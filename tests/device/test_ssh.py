@@ -4,11 +4,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 
 import pytest
-from support.sshd import children, fingerprint, keygen, sshd
 
 from edgelathe.core.device import Target
 from edgelathe.core.errors import DeviceError, UserError
@@ -17,6 +17,19 @@ from edgelathe.device.errors import ChangedHostKey, ConnectionLost, UnknownHostK
 from edgelathe.device.open import connect, open_device
 from edgelathe.device.transport import run
 from edgelathe.device.trust import trust
+from support.sshd import children, fingerprint, keygen, sshd
+
+#: A ProxyCommand: its standard streams are a connection to host and port.
+LINK = """
+import os, socket, sys, threading
+link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def pour():
+    while data := link.recv(65536):
+        os.write(1, data)
+threading.Thread(target=pour, daemon=True).start()
+while data := os.read(0, 65536):
+    link.sendall(data)
+"""
 
 
 def fails(target, match, kind=DeviceError):
@@ -73,7 +86,7 @@ class TestHostKeys:
         for known in (True, False):
             if not known:
                 server.known_hosts.unlink()
-            with pytest.raises(ChangedHostKey, match="host key .* not SHA256"):
+            with pytest.raises(ChangedHostKey, match=r"host key .* not SHA256"):
                 trust(replace(board, fingerprint=wrong))
         assert not server.known_hosts.exists()
         with pytest.raises(UserError, match="not a SHA256 fingerprint"):
@@ -164,7 +177,10 @@ class TestNetwork:
     def test_silence(self, server, board, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as s:
             monkeypatch.setattr(ssh_module, "BANNER_SECONDS", 0.3)
-            fails(Target("cam", f"ssh://pi@127.0.0.1:{s.getsockname()[1]}"), "does not answer like an ssh server|no answer")
+            fails(
+                Target("cam", f"ssh://pi@127.0.0.1:{s.getsockname()[1]}"),
+                "does not answer like an ssh server|no answer",
+            )
 
     def test_another_service(self, board):
         with socket.create_server(("127.0.0.1", 0)) as s:
@@ -191,7 +207,7 @@ class TestNetwork:
     def test_a_cut_connection_is_recognised(self, board, server):
         with open_device(board) as device:
             server.cut()
-            with pytest.raises(ConnectionLost, match="^board: .*--resume"):
+            with pytest.raises(ConnectionLost, match=r"^board: .*--resume"):
                 device.sense()
             with pytest.raises(ConnectionLost):
                 device.push(b"more")
@@ -252,12 +268,11 @@ class TestJumps:
     def test_a_jump_host_that_reaches_nothing(self, board, server, gate):
         server.configure("ProxyJump gate")
         server.config.write_text(server.config.read_text().replace(str(server.port), "1") + gate.section())
-        fails(board, "opened no channel: Connect failed|connection refused|opened no channel")
+        fails(board, "opened no channel")
 
-    def test_by_a_proxy_command(self, board, server):
-        server.configure("ProxyCommand python3 -c 'import socket,sys,os,threading as t; s=socket.create_connection((\"%h\",%p)); "
-                         "t.Thread(target=lambda:[os.write(1,d) for d in iter(lambda:s.recv(65536),b\"\")],daemon=True).start(); "
-                         "[s.sendall(d) for d in iter(lambda:os.read(0,65536),b\"\")]'")  # fmt: skip
+    def test_by_a_proxy_command(self, board, server, tmp_path):
+        (tmp_path / "link.py").write_text(LINK)
+        server.configure(f"ProxyCommand {sys.executable} {tmp_path}/link.py %h %p")
         assert echo(board) == b"there and back"
         server.configure("ProxyCommand false")
         fails(board, "does not answer like an ssh server|the connection was lost")

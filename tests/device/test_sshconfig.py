@@ -10,7 +10,8 @@ from edgelathe.device.sshconfig import DEFAULT_KEYS, SshConfig, parse
     ("text", "host", "user", "port"),
     [
         ("cam", "cam", None, None), ("pi@cam", "cam", "pi", None), ("ssh://cam", "cam", None, None),
-        ("ssh://pi@cam:2222", "cam", "pi", 2222), ("ssh://pi@[fe80::1]:22", "fe80::1", "pi", 22), ("pi@10.0.0.7:22", "10.0.0.7", "pi", 22),
+        ("ssh://pi@cam:2222", "cam", "pi", 2222), ("ssh://pi@[fe80::1]:22", "fe80::1", "pi", 22),
+        ("pi@10.0.0.7:22", "10.0.0.7", "pi", 22),
         ("ssh://cam/", "cam", None, None), ("Cam", "Cam", None, None),
     ],
 )  # fmt: skip

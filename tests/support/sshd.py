@@ -57,7 +57,8 @@ class Sshd:
     def section(self, *lines: str) -> str:
         """Its section of an ssh config."""
         own = [
-            "HostName 127.0.0.1", f"Port {self.port}", f"User {self.user}", f"IdentityFile {self.key}", "IdentitiesOnly yes",
+            "HostName 127.0.0.1", f"Port {self.port}", f"User {self.user}", f"IdentityFile {self.key}",
+            "IdentitiesOnly yes",
             f"UserKnownHostsFile {self.known_hosts}", *lines,
         ]  # fmt: skip
         return f"Host {self.name}\n" + "".join(f"  {line}\n" for line in own)

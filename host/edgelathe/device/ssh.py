@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelathe.device import hostkeys
 from edgelathe.device.auth import login
-from edgelathe.device.errors import lost, translate, translated
+from edgelathe.device.errors import lost, translated
 from edgelathe.device.hostkeys import HostKey
 from edgelathe.device.sshconfig import Endpoint
 
@@ -122,8 +122,8 @@ class SshChannel:
                 return data
             except TimeoutError:
                 self._still_there(limit)
-            except OSError as e:
-                raise translate(e, device=self._transport.name) from e
+            except (OSError, EOFError) as e:
+                raise lost(self._transport.name) from e
 
     def write(self, data: bytes | memoryview) -> None:
         """See Channel. Cut to packets here, since paramiko's sendall copies all the rest for each packet."""
@@ -134,7 +134,7 @@ class SshChannel:
             except TimeoutError:
                 self._still_there(None)
                 continue
-            except OSError as e:
+            except (OSError, EOFError) as e:  # EOFError: paramiko's word for a socket that takes no more
                 raise lost(self._transport.name) from e
             if sent == 0:
                 raise lost(self._transport.name)

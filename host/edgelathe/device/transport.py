@@ -51,7 +51,10 @@ class Finished(NamedTuple):
 
 
 def run(transport: Transport, argv: Sequence[str], data: bytes = b"", limit: float = 60.0) -> Finished:
-    """Run a program on the device to its end. TimeoutError after `limit` seconds of silence."""
+    """Run a program on the device to its end. TimeoutError after `limit` seconds of silence.
+
+    `data` is its input, all written before its output is read: at most what a pipe holds, 64 KB.
+    """
     channel = transport.start(argv)
     try:
         if data:
