@@ -49,9 +49,8 @@ def test_agent_ready(server: Sshd, tmp_path: Path) -> None:
         with open_device(target) as device:
             device.client.request("have", {"sha256": []})
             seconds.append(time.perf_counter() - begun)
-    print(
-        f"\nagent ready over ssh: {statistics.median(seconds):.3f} s (goal < 1 s), worst of {ROUNDS} {max(seconds):.3f} s"
-    )
+    worst = f"worst of {ROUNDS} {max(seconds):.3f} s"
+    print(f"\nagent ready over ssh: {statistics.median(seconds):.3f} s (goal < 1 s), {worst}")
 
 
 @pytest.mark.parametrize("megabytes", [8, 64, 256])
@@ -82,7 +81,8 @@ def test_push_against_scp(server: Sshd, tmp_path: Path, megabytes: int) -> None:
     rate = [megabytes / statistics.median(t) for t in (ours, theirs, streams)]
     paired = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
     print(
-        f"\n{megabytes} MB: push {rate[0]:.0f} MB/s with its connection, scp {rate[1]:.0f} MB/s: {paired:.2f}x (goal 0.8x); "
+        f"\n{megabytes} MB: push {rate[0]:.0f} MB/s with its connection, scp {rate[1]:.0f} MB/s: "
+        f"{paired:.2f}x (goal 0.8x); "
         f"stream alone {rate[2]:.0f} MB/s; second push 0 bytes in {1000 * statistics.median(again):.0f} ms"
     )
 
