@@ -87,3 +87,15 @@ def test_weights_per_channel_reach_the_largest_integer_and_dead_channels_stay_ze
     assert np.abs(q).max(axis=(1, 2, 3)).tolist() == [127, 127, 0, 127]
     assert s[2] == 1
     assert np.abs(q * s.reshape(-1, 1, 1, 1) - w).max() <= s.max() / 2 * 1.001
+
+
+def test_pixels_keep_their_own_grid_and_a_grid_between_them_is_avoided():
+    pixels = np.arange(256, dtype=np.float32)
+    assert scales.fit(pixels, [(0, 250), (0, 255)], signed=False) == scales.Grid(1.0, 0, 0, 255)
+    centred = (pixels - 127.5) / np.float32(127.5)  # zero lies between two pixels
+    g = scales.fit(centred, [(-1, 1)], signed=True)
+
+    def error(grid):
+        return (((grid.store(centred).astype(float) - grid.zero) * grid.scale - centred) ** 2).mean()
+
+    assert error(g) < 0.5 * error(scales.affine(-1, 1, signed=True))

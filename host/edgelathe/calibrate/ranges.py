@@ -81,7 +81,7 @@ class _Gather:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(where, f"tensor '{self._name}' is not finite", "check preprocessing and the float model")
         self._low, self._high = min(self._low, low), max(self._high, high)
-        self._histogram = histogram.extend(self._histogram, _thin(values, self._counted))
+        self._histogram = histogram.extend(self._histogram, thin(values, self._counted))
         self._shape, self._samples = values.shape, self._samples + 1
         if self._axis is not None and values.ndim:
             axes = tuple(i for i in range(values.ndim) if i != self._axis % values.ndim)
@@ -94,7 +94,7 @@ class _Gather:
         return Statistics(self._name, low, high, self._histogram, self._shape, mean)
 
 
-def _thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+def thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """At most so many of the values: every k-th, k prime to the size so that no row or channel is missed."""
     flat = values.reshape(-1)
     if flat.size <= most:

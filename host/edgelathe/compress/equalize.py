@@ -83,7 +83,7 @@ def equalize(graph: ir.Graph, names: Names, allowed: Callable[[ir.Node], bool], 
     weights = {n: _as_float64(n) for p in pairs for n in (p.first, p.second)}
     spreads = [_spread(p, weights) for p in pairs]
     chosen = [p for p, s in zip(pairs, spreads, strict=True) if s > spread]
-    total = {id(p): np.ones(len(_output_range(p.first, weights[p.first]))) for p in chosen}
+    total = {id(p): np.ones(_channels(p.first)[0]) for p in chosen}
     for _ in range(_ROUNDS):
         moved = 1.0
         for pair in chosen:
@@ -116,7 +116,7 @@ def find(graph: ir.Graph) -> list[Pair]:
             reader = only_consumer(reader.outputs[0])
         if reader is None or not _is_layer(reader) or array(reader.inputs[0]) is not None:
             continue
-        channels, inputs = len(_output_range(node, _as_float64(node))), len(_input_range(reader, _as_float64(reader)))
+        channels, inputs = _channels(node)[0], _channels(reader)[1]
         if inputs % channels == 0:
             out.append(Pair(node, reader, inputs // channels))
     return out
@@ -146,6 +146,16 @@ def _keeps_channels(node: ir.Node) -> bool:
         shape = array(node.inputs[1])
         return shape is not None and shape.shape == (2,) and shape[0] != -1
     return node.op_type != "MaxPool" or len(node.outputs) == 1
+
+
+def _channels(node: ir.Node) -> tuple[int, int]:
+    """Output and input channels of a layer."""
+    w = array(node.inputs[1])
+    assert w is not None
+    if node.op_type == "Conv":
+        return int(w.shape[0]), int(w.shape[1] * number(node, "group", 1))
+    rows, columns = (int(n) for n in w.shape)
+    return (rows, columns) if number(node, "transB", 0) else (columns, rows)
 
 
 def _as_float64(node: ir.Node) -> NDArray[np.float64]:

@@ -17,13 +17,15 @@ from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
-    from edgelathe.calibrate.ranges import Statistics
     from edgelathe.calibrate.scales import Grid
     from edgelathe.compress.qplan import Plan
     from edgelathe.model.types import Model
 
+_INPUT_VALUES = 1 << 18  # of each input that its grid is fitted to
 _X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
 
 
@@ -83,42 +85,48 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
     if not plan.weights:
         return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
-    statistics = _observe(onnx_model.from_ir(graph_model, model.name), plan, context, options)
-    grids = _grids(plan, statistics, options, context)
-    notes += _write(graph, names, plan, grids, statistics, options, context)
+    found = _calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
+    notes += _write(graph, names, plan, found, options, context)
     qdq.finish(graph_model, names)
     config = {"session.x64quantprecision": "1"} if options.exact else {}
     return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
 
 
-def _observe(model: Model, plan: Plan, context: Context, options: Options) -> dict[str, Statistics]:
-    """Statistics of every value that gets a grid, with means where a bias is corrected by them."""
-    assert context.data is not None
+@dataclass(frozen=True, eq=False)
+class _Calibrated:
+    """What the samples say: the grid of each stored value, and float means by name."""
+
+    grid: dict[ir.Value, Grid]
+    mean: dict[str, NDArray[np.float64] | None]
+
+
+def _calibrate(model: Model, plan: Plan, options: Options, context: Context) -> _Calibrated:
+    """One pass over the samples; then a grid for every value that other grids follow."""
+    data = context.data
+    assert data is not None
     wanted: dict[str, int | None] = {str(root.name): None for root in plan.grid.values()}
     if options.correct:
         for node in plan.weights:
             wanted[str(node.inputs[0].name)] = 1 if node.op_type == "Conv" else -1  # type: ignore[union-attr]  # has data
-    return ranges.collect(model, context.data, wanted)
-
-
-def _grids(plan: Plan, statistics: dict[str, Statistics], options: Options, context: Context) -> dict[ir.Value, Grid]:
-    out: dict[ir.Value, Grid] = {}
+    seen, signed = ranges.collect(model, data, wanted), bool(options.signed)
+    grid: dict[ir.Value, Grid] = {}
     for root in dict.fromkeys(plan.grid.values()):
-        producer = root.producer()
-        chosen = (options_for(options, producer, context.overrides) if producer is not None else None) or options
-        low, high = scales.RULES[chosen.scale](statistics[str(root.name)], 256, chosen.percentile)
-        out[root] = scales.affine(low, high, bool(options.signed))
-    return {value: out[root] for value, root in plan.grid.items()}
+        producer, name = root.producer(), str(root.name)
+        own = (options_for(options, producer, context.overrides) if producer is not None else None) or options
+        span = scales.RULES[own.scale](seen[name], 256, own.percentile)
+        if root.is_graph_input():
+            some = ranges.thin(data.inputs[name], _INPUT_VALUES)
+            grid[root] = scales.fit(some, (span, (seen[name].low, seen[name].high)), signed)
+        else:
+            grid[root] = scales.affine(*span, signed)
+    return _Calibrated(
+        {value: grid[root] for value, root in plan.grid.items()},
+        {name: s.mean for name, s in seen.items()},
+    )
 
 
 def _write(
-    graph: ir.Graph,
-    names: Names,
-    plan: Plan,
-    grids: dict[ir.Value, Grid],
-    statistics: dict[str, Statistics],
-    options: Options,
-    context: Context,
+    graph: ir.Graph, names: Names, plan: Plan, found: _Calibrated, options: Options, context: Context
 ) -> tuple[Note, ...]:
     """Write weights first, then values in graph order, then drop the clamps that the grids do."""
     writer, notes = qdq.Writer(graph, names), []
@@ -126,12 +134,11 @@ def _write(
         source = node.inputs[0]
         assert source is not None
         own = options_for(options, node, context.overrides) or options
-        seen = statistics.get(str(source.name))
+        scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
         stored = qweights.store(
-            node, grids[source].scale, seen.mean if own.correct and seen else None,
-            largest=64 if own.reduce else 127, per_channel=own.per_channel,
+            node, scale, mean, largest=64 if own.reduce else 127, per_channel=own.per_channel,
         )  # fmt: skip
-        writer.weights(node, stored, grids[source].scale)
+        writer.weights(node, stored, scale)
         notes.append(Note(layer(node), True, f"int8, {'a scale per channel' if own.per_channel else 'one scale'}"))
     integer = {*plan.weights, *plan.others, *plan.clamps}
     for node in plan.others:
@@ -139,10 +146,10 @@ def _write(
             data = array(value)
             if node.op_type in qplan.MATH and data is not None:
                 writer.operand(node, index, bool(options.signed))
-    order = [v for v in (*graph.inputs, *(o for n in tuple(graph) for o in n.outputs)) if v in grids]
+    order = [v for v in (*graph.inputs, *(o for n in tuple(graph) for o in n.outputs)) if v in found.grid]
     for value in order:
         producer = value.producer()
-        writer.value(value, grids[value], None if producer in integer else integer)
+        writer.value(value, found.grid[value], None if producer in integer else integer)
     for node in plan.clamps:
         assert node.inputs[0] is not None
         bypass(node, node.inputs[0])
