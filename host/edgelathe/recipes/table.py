@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgelathe.compress import fold, fp16, int8, int8_dynamic, prune, sparse, tflite
+from edgelathe.compress import equalize, fold, fp16, int8, int8_dynamic, prune, sparse, tflite
 from edgelathe.compress.types import StepSpec
 from edgelathe.model.types import Format
 
 STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "fold": {"onnx": fold.SPEC},
+    "equalize": {"onnx": equalize.SPEC},
     "int8": {"onnx": int8.SPEC, "tflite": tflite.INT8},
     "int8-dynamic": {"onnx": int8_dynamic.SPEC, "tflite": tflite.INT8_DYNAMIC},
     "int16x8": {"tflite": tflite.INT16X8},
