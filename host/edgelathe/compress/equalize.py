@@ -22,7 +22,7 @@ from edgelathe.compress.graph import (
     skips,
     standard_nodes,
 )
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
@@ -199,4 +199,6 @@ def _scale(pair: Pair, weights: dict[ir.Node, NDArray[np.float64]], s: NDArray[n
     second *= np.repeat(s, pair.repeat).reshape(second.shape[0], 1, second.shape[2], 1)
 
 
-SPEC = StepSpec("rescale channels between layers so that one scale fits them all", Options, apply, after=("fold",))
+SPEC = StepSpec(
+    "rescale channels between layers so that one scale fits them all", Options, apply, after=("fold",), ops=LINEAR
+)

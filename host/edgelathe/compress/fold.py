@@ -135,4 +135,9 @@ def _drop_remarks(model: ir.Model) -> None:
             value.metadata_props.clear()
 
 
-SPEC = StepSpec("fold BatchNormalization, constants and what does nothing", Options, apply)
+SPEC = StepSpec(
+    "fold BatchNormalization, constants and what does nothing",
+    Options,
+    apply,
+    ops=frozenset(("BatchNormalization", "Identity", "Dropout", "Pad")),
+)

@@ -12,7 +12,7 @@ from edgelathe.compress.fold import infer_shapes
 from edgelathe.compress.graph import Names, array, constant, layer, skips
 from edgelathe.compress.half import LARGEST
 from edgelathe.compress.qdq import finish
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def _store(graph: ir.Graph, names: Names, context: Context) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-SPEC = StepSpec("weights in float16", Options, apply, after=("fold",), resolve=resolve, final=True)
+SPEC = StepSpec("weights in float16", Options, apply, after=("fold",), resolve=resolve, ops=LINEAR, final=True)

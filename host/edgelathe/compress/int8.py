@@ -11,7 +11,7 @@ from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
 from edgelathe.compress.graph import Names, array, bypass, layer, options_for, skips
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
@@ -163,5 +163,6 @@ SPEC = StepSpec(
     needs=frozenset({"data"}),
     after=("fold",),
     resolve=resolve,
+    ops=LINEAR | qplan.MATH,
     final=True,
 )

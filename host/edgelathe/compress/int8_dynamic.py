@@ -14,7 +14,7 @@ from edgelathe.compress.equalize import balance
 from edgelathe.compress.graph import Names, array, constant, graph_of, layer, number, options_for, standard_nodes
 from edgelathe.compress.int8 import is_narrow_x86
 from edgelathe.compress.qdq import finish
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
@@ -175,5 +175,6 @@ SPEC = StepSpec(
     apply,
     after=("fold",),
     resolve=resolve,
+    ops=LINEAR,
     final=True,
 )

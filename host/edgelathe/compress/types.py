@@ -12,6 +12,11 @@ from edgelathe.core.profile import Hardware
 from edgelathe.model.types import Model
 
 
+#: Operators with weights that are multiplied, by format.
+LINEAR = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+LINEAR_TFLITE = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"))
+
+
 @dataclass(frozen=True)
 class Note:
     """What a step did to one layer, or why not. `layer` is the original node's name."""
