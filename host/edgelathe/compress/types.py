@@ -11,7 +11,6 @@ from edgelathe.core.dataset import Dataset
 from edgelathe.core.profile import Hardware
 from edgelathe.model.types import Model
 
-
 #: Operators with weights that are multiplied, by format.
 LINEAR = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 LINEAR_TFLITE = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"))
