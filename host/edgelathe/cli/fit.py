@@ -26,7 +26,7 @@ def fit(
         str | None, typer.Option(metavar="C", help="Calibration data; else a part of D is set aside.")
     ] = None,
     profile: Annotated[str | None, typer.Option(metavar="P", help="A profile's name, or a .toml file.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEV", help="Where to measure (default: local).")] = None,
+    device: Annotated[list[str] | None, typer.Option(metavar="DEV", help="Where to measure (default: local).")] = None,
     budget: Annotated[list[str] | None, typer.Option(metavar="EXPR", help="A limit, as 'latency.p95<=4ms'.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(metavar="R", help="A recipe to try first.")] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = None,
@@ -57,8 +57,11 @@ def fit(
     from edgelathe.fit import job as jobs
     from edgelathe.fit import perform
 
+    if device and len(device) > 1:
+        raise UserError("--device", f"{len(device)} devices are given", "one is measured on at a time; name one")
+    on = device[0] if device else None
     options = {
-        "model": model, "data": data, "calib": calib, "profile": profile, "device": device, "budget": budget or None,
+        "model": model, "data": data, "calib": calib, "profile": profile, "device": on, "budget": budget or None,
         "recipe": recipe or None, "out": out, "threads": threads, "max_trials": max_trials, "max_time": max_time,
         "require_provider": require_provider, "lenient": lenient or None, "allow_emulated": allow_emulated or None,
         "force": force or None,
@@ -70,7 +73,7 @@ def fit(
     with shell.store() as store:
         if resume:
             run = store.run(resume)
-            target = shell.target(device or run.device, store)
+            target = shell.target(on or run.device, store)
             return perform_fit(
                 shell, store, lambda hear: perform.resume(run.run, target, store, hear, shell.ssh_config)
             )

@@ -170,6 +170,7 @@ def _perform(
             document = _loop(checked, device, profile, todo, store, run, listen, start)
             _write(store, document, job.out, job.force)
             store.set_run_state(run, "done", result=document, met=bool(document["met"]))
+            device.cleanup()
     return document
 
 
