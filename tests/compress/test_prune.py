@@ -30,7 +30,7 @@ def resnet(data_dir):
 
 @pytest.fixture(scope="module")
 def context(images):
-    return Context(data=Dataset("calib.npz", {KEY: images[0][:192]}, images[1][:192]))
+    return Context(data=Dataset("calib.npz", {KEY: images[0][:128]}, images[1][:128]))
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +70,6 @@ def top1(model, images, part):
     return (run.outputs(model, {KEY: images[0][part]})[0].argmax(1) == images[1][part]).mean()
 
 
-def test_repair_makes_redundant_channels_free():
-    model, context = chain()
-    x = context.data.inputs["x"]
-    want = run.outputs(model, {"x": x})[0]
-    errors = []
-    for on in (True, False):
-        options = prune.Options(channels=0.5, multiple=1, repair=on, allocate="uniform")
-        small = prune.apply(model, options, replace(context, overrides={"second": {"skip": True}})).model
-        assert widths_of(small)["first"] == 8
-        errors.append(np.square(run.outputs(small, {"x": x})[0] - want).mean() / want.var())
-    # Skipping keeps the second layer's own channels; it would keep its weights too, so its refit is what is compared.
-    assert errors[1] > 0.01
-
-
 def test_the_layer_behind_is_refitted():
     model, context = chain()
     x = context.data.inputs["x"]
@@ -96,7 +82,8 @@ def test_the_layer_behind_is_refitted():
         assert widths_of(small) == {"first": 8, "second": 8}
         return np.square(run.outputs(small, {"x": x})[0] - want).mean() / want.var()
 
-    assert error(True) < 1e-5 < 1e-2 < error(False)
+    assert error(True) < 1e-5
+    assert error(False) > 1e-2
 
 
 def test_accuracy_without_training(resnet, images, halved):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgelathe.compress.repair import Matrix
 
 _STEPS = 96  # a wide group loses several units at a time
-_TRIALS = (0.15, 0.35, 0.6, 0.9)  # shares of the removable units after which the refitted weights are kept
+_TRIALS = (0.2, 0.5, 0.85)  # shares of the removable units after which the refitted weights are kept
 _RIDGE = 1e-4
 
 

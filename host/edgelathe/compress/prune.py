@@ -65,7 +65,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     found = channels.analyse(after)
     probe = None
     if context.data is not None and options.repair and options.allocate == "sensitivity":
-        probe = trial.Probe.of(prepared(model), context.data)
+        probe = trial.Probe.of(prepared(model), trial.held_out(context.data))
     candidates, notes = _candidates(found, after, options, context, probe)
     widths = allocate(candidates, options)
     gone = [c.group.units[c.order.units[: len(c.group) - w]] for c, w in zip(candidates, widths, strict=True)]
@@ -171,7 +171,8 @@ def _orders(
     out = []
     place = {n: i for i, n in enumerate(model.graph)}
     probed = list(probe.model.graph) if probe else []
-    measured = moments.measured(found, model, groups, context, centred=options.repair)
+    seen = replace(context, data=trial.the_others(context.data)) if probe else context
+    measured = moments.measured(found, model, groups, seen, centred=options.repair)
     for group, readers in zip(groups, measured, strict=True):
         if not options.repair:
             out.append(elimination.without_refit(readers, len(group)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TARGETS = 50_000_000  # entries of targets that are kept at once
 _ROWS = 24_000  # rows of one least-squares problem
-_RIDGE = 1e-3
+_HELD = 4  # one chunk of samples in so many chooses how strongly a fit is drawn to the old weights
 _WIDEST = 5_000  # features of the widest layer that is refitted
 
 
@@ -55,24 +55,26 @@ def refit(
             m = repair.matrix(node)
             assert m is not None
             target = wanted.pop(job.index)[:, kept.get(node, np.ones(len(m), bool))]
-            total, x, start, at = Normal.empty(m[0].size, len(m)), name_of(node.inputs[0]), 0, 0
-            for chunk in capture.chunks(after, [x, *([job.other] if job.other else [])], data):
+            parts = (Normal.empty(m[0].size, len(m)), Normal.empty(m[0].size, len(m)))
+            x, start, at = name_of(node.inputs[0]), 0, 0
+            for i, chunk in enumerate(capture.chunks(after, [x, *([job.other] if job.other else [])], data)):
                 own = picks[job.index][start : start + len(chunk[x])]
                 rows = repair.rows(node, chunk[x], own)
                 y = target[at : at + len(rows)]
-                total.add(rows, y - repair.made(node, chunk[job.other], own) if job.other else y)
+                part = parts[i % _HELD == _HELD - 1]
+                part.add(rows, y - repair.made(node, chunk[job.other], own) if job.other else y)
                 start, at = start + len(chunk[x]), at + len(rows)
-            notes.append(_solve(node, m, total, names))
+            notes.append(_solve(node, m, parts, names))
     return notes
 
 
-def _solve(node: ir.Node, m: Matrix, total: Normal, names: g.Names) -> Note:
+def _solve(node: ir.Node, m: Matrix, parts: tuple[Normal, Normal], names: g.Names) -> Note:
     place = repair.bias_of(node)
-    fitted, b = total.fit(m.reshape(len(m), -1), _RIDGE, bias=place is not None)
+    fitted, b = repair.best_fit(parts, m.reshape(len(m), -1), bias=place is not None)
     if place is not None and place[0] is not node:  # what was fitted comes before the bias is added
         b = b + repair.bias_value(node, len(m))
     repair.store(node, fitted.reshape(m.shape), b if place is not None else None, names)
-    return Note(g.layer(node), True, f"refitted on {total.n} rows")
+    return Note(g.layer(node), True, f"refitted on {parts[0].n + parts[1].n} rows")
 
 
 def _jobs(before: list[ir.Node], after: list[ir.Node], skip: set[int]) -> list[_Job]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Matrix = NDArray[np.float64]
+RIDGES = (1e-3, 3e-2, 3e-1)  # how strongly a fit may be drawn to the weights as they were, relative to the signal
 
 
 @dataclass
@@ -53,6 +54,14 @@ class Normal:
         mean = self.x / self.n
         return self.xx / self.n - np.outer(mean, mean)
 
+    def __add__(self, other: Normal) -> Normal:
+        return Normal(self.xx + other.xx, self.xy + other.xy, self.x + other.x, self.y + other.y, self.n + other.n)
+
+    def error(self, m: Matrix, b: Matrix) -> float:
+        """Squared error of M x + b over these rows, up to a constant of the rows."""
+        full = (m @ self.xx * m).sum() - 2 * (m * self.xy.T).sum() + 2 * b @ (m @ self.x - self.y) + self.n * b @ b
+        return float(full)
+
     def fit(self, prior: Matrix, ridge: float, *, bias: bool) -> tuple[Matrix, Matrix]:
         """M [o, f] and b [o] of least squared error |M x + b - y|, drawn towards `prior` [o, f].
 
@@ -64,6 +73,15 @@ class Normal:
         c = self.xy / self.n - np.outer(mx, my) + damp * prior.T
         m = np.linalg.solve(a + damp * np.eye(len(a)), c).T
         return m, my - m @ mx
+
+
+def best_fit(parts: tuple[Normal, Normal], prior: Matrix, *, bias: bool) -> tuple[Matrix, Matrix]:
+    """The fit to both parts, with the ridge that, fitted to the first part, has the least error on the second."""
+    seen, held = parts
+    if not seen.n or not held.n:
+        return (seen + held).fit(prior, RIDGES[0], bias=bias)
+    best = min(RIDGES, key=lambda ridge: held.error(*seen.fit(prior, ridge, bias=bias)))
+    return (seen + held).fit(prior, best, bias=bias)
 
 
 def matrix(node: ir.Node) -> Matrix | None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from edgelathe.compress.elimination import Order, Reader
     from edgelathe.core.dataset import Dataset
 
-_SAMPLES = 128
+_SAMPLES = 256
+_EVERY = 4
+_RANKED = ("top1", "top5", "balanced", "f1")  # metrics of classes
 _HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators that hide errors: measured before them
 
 
@@ -29,34 +31,66 @@ _HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators that hide er
 class Probe:
     """A graph whose weights may be changed for a while, and what it makes as it is.
 
-    `want` are its outputs [n, ...] on `data`, `signal` the sum of their squared deviations from the mean.
+    Attributes:
+        data: the samples that it runs on.
+        values: names of the outputs, or of what goes into a closing operator of `_HIDING`.
+        want: these values [n, ...] as the model makes them unchanged.
+        classes: per value, whether it holds the logits of classes.
     """
 
     model: ir.Model
     data: Dataset
     values: tuple[str, ...]
     want: tuple[NDArray[np.float32], ...]
-    signal: float
+    classes: tuple[bool, ...]
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset) -> Probe:
-        """Run the model as it is on some of the samples, spread evenly."""
-        some = dataset.take(data, np.linspace(0, len(data) - 1, min(_SAMPLES, len(data))).astype(np.int64))
-        values = []
+        """Run the model as it is."""
+        values, soft = [], []
         for out in model.graph.outputs:
             maker = out.producer()
-            values.append(name_of(maker.inputs[0] if maker is not None and maker.op_type in _HIDING else out))
-        want = _run(model, tuple(values), some)
-        signal = sum(float(np.square(w - w.mean(axis=0), dtype=np.float64).sum()) for w in want)
-        return cls(model, some, tuple(values), want, max(signal, 1e-30))
+            hiding = maker is not None and maker.op_type in _HIDING
+            values.append(name_of(maker.inputs[0] if maker is not None and hiding else out))
+            soft.append(hiding and maker is not None and maker.op_type != "Sigmoid")
+        want = _run(model, tuple(values), data)
+        ranked = data.metric in _RANKED
+        classes = tuple(w.ndim == 2 and w.shape[1] > 1 and (s or ranked) for w, s in zip(want, soft, strict=True))
+        return cls(model, data, tuple(values), want, classes)
 
     def lost(self) -> float:
-        """Squared error of the outputs as the model is now, relative to their variance."""
+        """How far the outputs are from what they were: Kullback-Leibler divergence of classes in nats per sample.
+
+        Of other values the squared error relative to their variance. Several outputs are added.
+        """
         have = _run(self.model, self.values, self.data)
-        return (
-            sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(have, self.want, strict=True))
-            / self.signal
+        return sum(
+            _divergence(w, h)
+            if c
+            else float(np.square(h - w, dtype=np.float64).mean() / max(w.var(dtype=np.float64), 1e-30))
+            for w, h, c in zip(self.want, have, self.classes, strict=True)
         )
+
+
+def _divergence(want: NDArray[np.float32], have: NDArray[np.float32]) -> float:
+    p, q = (_log_softmax(v.astype(np.float64)) for v in (want, have))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    z = z - z.max(axis=1, keepdims=True)
+    return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+
+
+def held_out(data: Dataset) -> Dataset:
+    """Every fourth sample, at most `_SAMPLES`: trials on samples that the refits saw would flatter wide layers."""
+    return dataset.take(data, np.arange(0, len(data), _EVERY)[:_SAMPLES])
+
+
+def the_others(data: Dataset) -> Dataset:
+    """The samples that `held_out` leaves."""
+    every = np.arange(len(data))
+    return dataset.take(data, every[every % _EVERY != 0] if len(data) >= _EVERY else every)
 
 
 def rescaled(order: Order, readers: Sequence[Reader], nodes: Sequence[ir.Node], probe: Probe) -> Order:
