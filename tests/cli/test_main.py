@@ -33,9 +33,9 @@ def test_help_loads_nothing_heavy() -> None:
     [
         (["frobnicate"], "frobnicate"),
         (["fit", "--budgt", "x"], "--budgt"),
-        (["fit"], "budget"),
+        (["fit"], "model"),
         (["compress"], "MODEL"),
-        (["bench", "--threads", "many", "m.onnx"], "many"),
+        (["bench", "--threads", "many", "m.onnx"], "--threads"),
         (["runs", "show"], "RUN"),
         (["device", "show", "no-such-device"], "no-such-device"),
         (["profiles", "show", "rasberry-pi-4"], "raspberry-pi-4"),

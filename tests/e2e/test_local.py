@@ -129,7 +129,7 @@ def test_a_fit_file_does_what_the_options_do(tmp_path: Path, digits: Path) -> No
 
 def test_bench_compares_models_in_turns(digits: Path) -> None:
     models = (digits / "digits.onnx", digits / "digits.tflite")
-    document = cli.answer("bench", *models, "--data", digits / "eval.npz", "--min-time", "0.3")
+    document = cli.answer("bench", *models, "--data", digits / "eval.npz", "--min-time", "1")
     assert [r["runtime"] for r in document["results"]] == ["onnxruntime", "ai-edge-litert"]
     for result in document["results"]:
         latency = result["latency_ms"]
