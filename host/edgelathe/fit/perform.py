@@ -145,7 +145,7 @@ def _perform(
     for warning in checked.warnings:
         listen.say(f"note: {warning}")
     with open_device(target, ssh_config=ssh_config) as device:
-        profile = profiles.load(job.profile) if job.profile else profiles.propose(device.probe)
+        profile = profiles.choose(job.profile, device.probe)
         session = choose_session(profile, checked.model.format, device.probe, job.threads)
         todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, listen.say)
         if not todo:
