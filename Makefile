@@ -41,6 +41,9 @@ format: $(VENV)/.dev ## put the sources into shape
 	$(BIN)/ruff format host agent tests
 	$(BIN)/ruff check --fix host agent tests
 
+docs: $(VENV)/.dev ## the reference of steps, from the sources
+	$(BIN)/python -m edgelathe.recipes.reference docs/recipes.md
+
 wheel: $(VENV)/.dev ## dist/*.whl: host, agent payload and profiles
 	$(BIN)/python -m build --wheel
 

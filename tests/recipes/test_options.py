@@ -50,7 +50,7 @@ def test_each_mistake_names_option_and_mend(written: dict[str, object], says: st
     assert next(iter(written)) in str(e.value)
 
 
-def test_open_choices_are_said_to_follow_from_the_hardware() -> None:
+def test_open_choices_are_said_to_be_open() -> None:
     rows = {name: default for name, default, _ in options.describe(Options)}
-    assert rows["signed"] == "by hardware"
+    assert rows["signed"] == "open"
     assert rows["scale"] == "mse"

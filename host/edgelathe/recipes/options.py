@@ -42,7 +42,11 @@ def written(options: Any, *, defaults: bool = True) -> dict[str, Value]:
 def describe(options: type[Any]) -> list[tuple[str, str, str]]:
     """Name, default and help of each option, for `--help` and the reference."""
     return [
-        (f.name, "by hardware" if f.default is None else str(f.default), _range(f.metadata, f.metadata.get("text", "")))
+        (
+            f.name,
+            "open" if f.default is None else str(f.default).lower() if isinstance(f.default, bool) else str(f.default),
+            _range(f.metadata, f.metadata.get("text", "")),
+        )
         for f in dataclasses.fields(options)
     ]
 

@@ -1,9 +1,14 @@
-"""The reference of all steps and options as Markdown, from the table: `python -m edgelathe.recipes.reference`."""
+"""The reference of all steps and options as Markdown, from the table: `make docs`."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from edgelathe.recipes import options
 from edgelathe.recipes.table import STEPS
+
+BEGIN, END = "<!-- steps: begin -->", "<!-- steps: end -->"
 
 
 def reference() -> str:
@@ -11,7 +16,12 @@ def reference() -> str:
     parts = []
     for name, row in STEPS.items():
         for format, spec in row.items():
-            parts += [f"### `{name}` for {format.upper() if format == 'onnx' else 'TFLite'}", "", f"{spec.text}.", ""]
+            parts += [
+                f"### `{name}` for {format.upper() if format == 'onnx' else 'TFLite'}",
+                "",
+                f"{spec.text[0].upper()}{spec.text[1:]}.",
+                "",
+            ]
             rows = options.describe(spec.options)
             if rows:
                 parts += ["| option | default | |", "|---|---|---|"]
@@ -20,5 +30,14 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def inserted(page: str) -> str:
+    """A page with the reference between its markers."""
+    head, rest = page.split(BEGIN)
+    _, tail = rest.split(END)
+    return f"{head}{BEGIN}\n{reference()}\n{END}{tail}"
+
+
 if __name__ == "__main__":
-    print(reference())
+    for name in sys.argv[1:]:
+        page = Path(name)
+        page.write_text(inserted(page.read_text(encoding="utf-8")), encoding="utf-8")
