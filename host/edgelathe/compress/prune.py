@@ -44,13 +44,15 @@ class Candidate:
         options: those that hold for its layers.
         order: of its units, by their place in `group.units`.
         keep: widths in units that it may have, widest first.
-        saving: what one unit less saves, in the currency of the allocation.
+        count: channels of all its layers that one unit stands for.
+        saving: multiplications that one unit less saves.
     """
 
     group: Group
     options: Options
     order: Order
     keep: tuple[int, ...]
+    count: int
     saving: float
 
 
@@ -95,35 +97,46 @@ def allocate(candidates: list[Candidate], options: Options) -> list[int]:
     """The width of each candidate, in units.
 
     `uniform` takes the nearest allowed width to the same share of each. `sensitivity` goes down the widths where the
-    added error is least for what is saved, over several widths at once where that is better, until as much is saved
-    as `uniform` would save.
+    added error is least for the multiplications that it saves, over several widths at once where that is better, until
+    the share of all their channels is gone.
     """
-    now = [0] * len(candidates)  # index into `keep`
-    fixed = [c.options.channels != options.channels or options.allocate == "uniform" for c in candidates]
+    out = []
+    steps: list[tuple[float, int, int]] = []  # error per multiplication saved, candidate, width to go to
     target = 0.0
     for i, c in enumerate(candidates):
-        want = len(c.group) * (1 - c.options.channels)
-        if fixed[i]:
-            now[i] = int(np.argmin([abs(k - want) for k in c.keep]))
-        elif len(c.keep) > 1:
-            target += c.saving * len(c.group) * c.options.channels
-    moves = {(i, j) for i, c in enumerate(candidates) if not fixed[i] for j in range(1, len(c.keep))}
-    saved = 0.0
-    while moves:
-        price = {}
-        for i, j in moves:
-            c, n = candidates[i], len(candidates[i].group)
-            units = c.keep[now[i]] - c.keep[j]
-            error = c.order.error[n - c.keep[j]] - c.order.error[n - c.keep[now[i]]]
-            price[i, j] = error / (units * c.saving)
-        i, j = min(moves, key=lambda m: (price[m], m))
-        gain = (candidates[i].keep[now[i]] - candidates[i].keep[j]) * candidates[i].saving
-        if abs(saved + gain - target) <= abs(saved - target):
-            saved, now[i] = saved + gain, j
-            moves = {m for m in moves if m[0] != i or m[1] > j}
-        else:
-            moves.remove((i, j))
-    return [c.keep[k] for c, k in zip(candidates, now, strict=True)]
+        share = c.options.channels
+        if share != options.channels or options.allocate == "uniform":
+            want = len(c.group) * (1 - share)
+            out.append(_nearest(list(c.keep), want))
+            continue
+        out.append(c.keep[0])
+        steps += [(price, i, width) for price, width in _descent(c)]
+        target += c.count * len(c.group) * share if len(c.keep) > 1 else 0.0
+    for _, i, width in sorted(steps, key=lambda step: step[0]):
+        c = candidates[i]
+        reach = [w for w in c.keep if width <= w <= out[i]]
+        best = _nearest(reach, out[i] - target / c.count)
+        target -= c.count * (out[i] - best)
+        out[i] = best
+    return out
+
+
+def _nearest(widths: list[int], wanted: float) -> int:
+    """The width nearest to the wanted one; of two that are as near, the narrow one."""
+    return min(widths, key=lambda w: (abs(w - wanted), w))
+
+
+def _descent(c: Candidate) -> list[tuple[float, int]]:
+    """The lower convex hull of error over width: (error per multiplication saved, width), from wide to narrow."""
+    keep = np.array(c.keep)
+    error = c.order.error[len(c.group) - keep]
+    out, at = [], 0
+    while at < len(keep) - 1:
+        price = (error[at + 1 :] - error[at]) / ((keep[at] - keep[at + 1 :]) * c.saving)
+        best = int(np.flatnonzero(price == price.min())[-1])
+        at += best + 1
+        out.append((float(price[best]), int(keep[at])))
+    return out
 
 
 def widths(units: int, multiple: int, copies: int) -> tuple[int, ...]:
@@ -155,10 +168,11 @@ def _candidates(
             notes += [Note(name, False, "no layer reads its channels, or there is one only") for name in names]
     orders = _orders(found, model, [c[0] for c in chosen], options, context, probe)
     saving = _savings(found)
+    counts = np.bincount(np.concatenate([found.unit[layer.ids] for layer in found.layers]), minlength=len(found.unit))
     out = []
     for (group, own), order in zip(chosen, orders, strict=True):
         keep = widths(len(group), own.multiple or 1, group.copies)
-        out.append(Candidate(group, own, order, keep, float(saving[group.units].mean())))
+        out.append(Candidate(group, own, order, keep, int(counts[group.units[0]]), float(saving[group.units].mean())))
     return out, notes
 
 

@@ -97,7 +97,7 @@ def int16x8(model: Model, options: ScaleOptions, context: Context) -> Applied:
 def int8_dynamic(model: Model, options: ScaleOptions, context: Context) -> Applied:
     """8-bit weights; activations are quantized as they come. Raises UserError for a model that is not float32.
 
-    FULLY_CONNECTED gets one scale: tflite-runtime up to 2.14 takes the first channel's scale for all (silently wrong).
+    FULLY_CONNECTED gets one scale: tflite-runtime 2.14 answers wrongly, without a word, for one per channel.
     """
 
     def rules(o: ScaleOptions) -> list[Rule]:
@@ -223,11 +223,7 @@ def _config(form: Form) -> dict[str, Any]:
 
 
 def _names_kept(data: bytes, before: tflite.Subgraph) -> bytes:
-    """The file with the model's outputs under their old names, and with its weights inside the FlatBuffer.
-
-    The quantizer names what it puts behind an output `..._dequant`; from 256 KiB on it keeps weights behind the
-    FlatBuffer, which runtimes of 2023 cannot read.
-    """
+    """The file with the model's outputs under their old names: the quantizer puts `..._dequant` behind an output."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(data)
@@ -263,7 +259,7 @@ def _notes(before: tflite.Subgraph, after: tflite.Subgraph, options: Mapping[int
         elif before.tensors[op.outputs[0]].dtype == "float32":
             yield Note(name, False, f"{op.op} stays float32: the quantizer has no such form of it")
     if any(t.dtype == "int4" for t in after.tensors):
-        yield Note("model", True, "4-bit weights: runs in ai-edge-litert 2.x; tflite-runtime up to 2.14 refuses them")
+        yield Note("model", True, "4-bit weights: runs in ai-edge-litert 2.x; tflite-runtime 2.14 refuses them")
 
 
 def _must_be_float(model: Model, graph: tflite.Parsed) -> None:
