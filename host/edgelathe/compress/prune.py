@@ -10,8 +10,10 @@ import numpy as np
 
 from edgelathe.compress import channels, elimination, fold, moments, refit, trial
 from edgelathe.compress import graph as g
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
+from edgelathe.core import dataset
 from edgelathe.model import onnx as onnx_model
+from edgelathe.model.graph import layers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,8 +21,13 @@ if TYPE_CHECKING:
 
     from edgelathe.compress.channels import Group, Map
     from edgelathe.compress.elimination import Order
+    from edgelathe.core.dataset import Dataset
     from edgelathe.core.profile import Hardware
     from edgelathe.model.types import Model
+
+
+_MACS = 10_000_000_000
+_FEWEST = 32
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     (He, Zhang and Sun, "Channel pruning", 2017; elimination as in `elimination`), else from weights alone. Never cuts
     the model's own inputs and outputs, nor what an operator without a rule touches.
     """
+    if context.data is not None:
+        context = replace(context, data=affordable(model, context.data))
     before, after = prepared(model), prepared(model)
     found = channels.analyse(after)
     probe = None
@@ -81,6 +90,16 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
         skip = {i for i, n in enumerate(after.graph) if g.options_for(options, n, context.overrides) is None}
         notes += refit.refit(before, after, kept, context, skip)
     return Applied(onnx_model.from_ir(after, model.name), tuple(notes))
+
+
+def affordable(model: Model, data: Dataset) -> Dataset:
+    """As many samples, spread over all, as `_MACS` multiplications run once; `_FEWEST` at least.
+
+    Orders, trials and refits run parts of the model a few hundred times.
+    """
+    macs = sum(layer.macs or 0 for layer in layers(model))
+    most = max(_FEWEST, _MACS // max(1, macs))
+    return data if len(data) <= most else dataset.take(data, np.linspace(0, len(data) - 1, most).astype(np.int64))
 
 
 def prepared(model: Model) -> ir.Model:
@@ -227,5 +246,10 @@ def _resolve(options: Options, hardware: Hardware) -> Options:
 
 
 SPEC = StepSpec(
-    "whole channels removed, the layers behind them refitted", Options, apply, after=("fold",), resolve=_resolve
+    "whole channels removed, the layers behind them refitted",
+    Options,
+    apply,
+    after=("fold",),
+    resolve=_resolve,
+    ops=LINEAR,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress import graph as g
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 
@@ -100,4 +100,4 @@ def _resolve(options: Options, _: Hardware) -> Options:
     return options
 
 
-SPEC = StepSpec("small weights become zero", Options, apply, resolve=_resolve)
+SPEC = StepSpec("small weights become zero", Options, apply, resolve=_resolve, ops=LINEAR)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress import tflite_ranges
-from edgelathe.compress.types import Applied, Context, Note, StepSpec, option
+from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import HostError, UserError
 from edgelathe.model import io, tflite
 
@@ -309,8 +309,19 @@ def _quiet() -> Iterator[None]:
         logging.root.removeHandler(handler)
 
 
-INT8 = StepSpec("static integer weights and activations", Int8Options, int8, needs=frozenset({"data"}), final=True)
-INT16X8 = StepSpec("16-bit activations, 8-bit weights", ScaleOptions, int16x8, needs=frozenset({"data"}), final=True)
-INT8_DYNAMIC = StepSpec("8-bit weights, activations quantized at run time", ScaleOptions, int8_dynamic, final=True)
-INT4 = StepSpec("4-bit weights, float arithmetic", ScaleOptions, int4, final=True)
-FP16 = StepSpec("float16 weights, float arithmetic", NoOptions, fp16, final=True)
+INT8 = StepSpec(
+    "static integer weights and activations",
+    Int8Options,
+    int8,
+    needs=frozenset({"data"}),
+    ops=LINEAR_TFLITE,
+    final=True,
+)
+INT16X8 = StepSpec(
+    "16-bit activations, 8-bit weights", ScaleOptions, int16x8, needs=frozenset({"data"}), ops=LINEAR_TFLITE, final=True
+)
+INT8_DYNAMIC = StepSpec(
+    "8-bit weights, activations quantized at run time", ScaleOptions, int8_dynamic, ops=LINEAR_TFLITE, final=True
+)
+INT4 = StepSpec("4-bit weights, float arithmetic", ScaleOptions, int4, ops=LINEAR_TFLITE, final=True)
+FP16 = StepSpec("float16 weights, float arithmetic", NoOptions, fp16, ops=LINEAR_TFLITE, final=True)
