@@ -45,17 +45,13 @@ def add(
     """
     from edgelathe.core import profile as profiles
     from edgelathe.core.device import Target
-    from edgelathe.core.errors import UserError
     from edgelathe.device.trust import trust
 
     if profile:
         profiles.load(profile)
     url = target if "://" in target or target == "local" else f"ssh://{target}"
     with shell.store() as store:
-        if any(known.name == name for known in store.devices()):
-            raise UserError(
-                f"device '{name}'", "is registered already", f"choose another name or `edgelathe device remove {name}`"
-            )
+        store.check_new_device(name)
         wanted = Target(name, url, root, python, profile, fingerprint)
         trusted = trust(wanted, ssh_config=shell.ssh_config, confirm=_confirm())
         store.add_device(trusted)

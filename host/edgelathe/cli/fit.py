@@ -67,11 +67,11 @@ def fit(
         "force": force or None,
     }  # fmt: skip
     given = jobs.absolute(options, Path.cwd())
-    if resume and (file or given.keys() - {"device", "force"}):
+    if resume is not None and (file or given.keys() - {"device", "force"}):
         extra = min(given.keys() - {"device", "force"}, default="file")
         raise UserError("fit --resume", f"the run keeps its own '{extra}'", "leave it out")
     with shell.store() as store:
-        if resume:
+        if resume is not None:
             run = store.run(resume)
             target = shell.target(on or run.device, store)
             return perform_fit(

@@ -42,15 +42,18 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911  # one return per way to 
     """Run one command line; gives the exit code of DESIGN's contract (0, 1, 2, 3, 4, 130)."""
     verbose = bool({"-v", "--verbose"} & set(arguments))
     try:
-        return int(app(args=arguments, prog_name="edgelathe", standalone_mode=False) or 0)
+        code = int(app(args=arguments, prog_name="edgelathe", standalone_mode=False) or 0)
+        return _interrupted() if code == 130 else code  # typer's own answer to Ctrl-C
     except EdgelatheError as e:
         return _fail(str(e), e.code, verbose)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("edgelathe: interrupted; run it again", 130, False)
+        return _interrupted()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, as with `| head`
         return 1
     except Exception as e:
+        if _signalled:  # an import or a C call that was cut short fails in its own ways
+            return _interrupted()
         if hasattr(e, "format_message"):  # the command line's own: an unknown option, a missing argument
             words = str(e.format_message()).strip().replace("\n", " ")
             context: Any = getattr(e, "ctx", None)
@@ -80,13 +83,22 @@ def _bug(error: Exception, verbose: bool) -> int:
     return _fail(f"edgelathe: {what}; this is a bug, please report it with {f.name}", 4, verbose)
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+def _interrupted() -> int:
+    return _fail("edgelathe: interrupted; run it again", 130, False)
+
+
+_signalled: list[int] = []
+
+
+def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
+    _signalled.append(signum)
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point of the `edgelathe` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a script's `&` has it ignored
+        signal.signal(signum, _stop)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -49,8 +49,8 @@ def bench(
 
     samples = dataset.load(data) if data else None
     plan = BenchPlan(min_ms=min_time * 1000, max_ms=max(max_time, min_time) * 1000)
-    with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
-        document = bench_document(opened, loaded, options, samples, plan, seed=seed, tick=bar.move)
+    with _opened(shell, models, device, profile, threads) as (on, loaded, options, said), shell.progress() as bar:
+        document = bench_document(on, loaded, options, samples, plan, remarks=said, seed=seed, tick=bar.move)
     shell.answer(document)
 
 
@@ -72,20 +72,28 @@ def eval_(
     from edgelathe.fit.trial import eval_document
 
     samples = dataset.load(data)
-    with _opened(shell, models, device, profile, threads) as (opened, loaded, options), shell.progress() as bar:
-        document = eval_document(opened, loaded, options, samples, tick=bar.move)
+    with _opened(shell, models, device, profile, threads) as (on, loaded, options, said), shell.progress() as bar:
+        document = eval_document(on, loaded, options, samples, remarks=said, tick=bar.move)
     shell.answer(document)
 
 
+class Opened(NamedTuple):
+    """An open device, the models with their names, how each runs there, and what is to be said about that."""
+
+    device: Device
+    models: list[tuple[str, Model]]
+    options: list[SessionOptions]
+    remarks: tuple[str, ...]
+
+
 @contextmanager
-def _opened(
-    shell: Shell, models: list[str], device: str, profile: str | None, threads: int | None
-) -> Iterator[tuple[Device, list[tuple[str, Model]], list[SessionOptions]]]:
+def _opened(shell: Shell, models: list[str], device: str, profile: str | None, threads: int | None) -> Iterator[Opened]:
     """The device with the models loaded (before it is asked for anything) and how each is to run there."""
     from edgelathe.core import profile as profiles
     from edgelathe.device.open import open_device
     from edgelathe.fit.trial import options_of
     from edgelathe.model import io
+    from edgelathe.recipes.ready import remarks
 
     loaded = [(name, io.load(Path(name))) for name in models]
     named = profiles.load(profile) if profile else None
@@ -93,4 +101,9 @@ def _opened(
         target = shell.target(device, store)
     with open_device(target, ssh_config=shell.ssh_config) as opened:
         chosen = named or profiles.choose(target.profile, opened.probe)
-        yield opened, loaded, [options_of(model, chosen, opened, threads) for _, model in loaded]
+        said = [text for _, model in loaded for text in remarks(chosen, model.format, opened.probe)]
+        options = [options_of(model, chosen, opened, threads) for _, model in loaded]
+        try:
+            yield Opened(opened, loaded, options, tuple(dict.fromkeys(said)))
+        finally:
+            opened.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def compress(
     shell: Shell,
     model: ModelArgument,
     recipe: Annotated[str, typer.Option(metavar="R", help="step(option=value)+step, or a recipe.toml.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The file to write; `-`: stdout.")],
     data: Annotated[str | None, typer.Option(metavar="D", help="Calibration data.")] = None,
     profile: ProfileOption = None,
     device: Annotated[str | None, typer.Option(metavar="DEV", help="Ask this device what it can do.")] = None,
@@ -42,10 +43,14 @@ def compress(
     profile (or from the device's own features, with --device).
     """
     from edgelathe.core import profile as profiles
+    from edgelathe.core.errors import UserError
     from edgelathe.model import io
     from edgelathe.recipes import read, run
     from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
 
+    to_stream = str(out) == "-"
+    if to_stream and shell.as_json:
+        raise UserError("compress -o -", "the model goes to stdout, no JSON can", "leave --json out or name a file")
     wanted, where = read.read(recipe), read.where(recipe)
     loaded = io.load(Path(model))
     probe = shell.probe(device or "local") if device or not profile else None
@@ -58,6 +63,9 @@ def compress(
         shell.say(f"note: {warning}")
     with shell.progress() as bar:
         built = run.run(resolved, loaded, calib, where, bar.start)
+    if to_stream:
+        sys.stdout.buffer.write(built.model.data)
+        return
     io.save(built.model, out)
     document = Compressed(loaded, built, resolved, out).to_json()
     shell.answer(document)

@@ -86,9 +86,12 @@ def report(
 ) -> None:
     """Write the report of a run as one self-contained HTML file."""
     from edgelathe.core import files
+    from edgelathe.core.errors import UserError
     from edgelathe.fit.perform import judged, running_document, stored_entries
     from edgelathe.report.html import html
 
+    if str(out) == "-" and shell.as_json:
+        raise UserError("report -o -", "the report goes to stdout, no JSON can", "leave --json out or name a file")
     with shell.store() as store:
         document = running_document(store, store.run(run).run)
         entry = stored_entries(store, document["run"]).get(document["chosen"] or "")

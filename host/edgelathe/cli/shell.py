@@ -123,7 +123,7 @@ DeviceOption = Annotated[
 _COMMON = {
     "as_json": Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")],
-    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="More remarks; tracebacks of errors.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of errors.")],
     "store_url": Annotated[
         str | None,
         typer.Option("--store", metavar="URL", envvar="EDGELATHE_STORE", show_envvar=True, help="Where runs are kept."),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgelathe.core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -16,6 +18,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+_QUANTIZED = frozenset(
+    (
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd",
+        "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits",
+    )
+)  # fmt: skip
+
+
+def refuse_quantized(graph: ir.Graph, name: str) -> None:
+    """Raises UserError for a model that is quantized already: rounding twice would lose twice."""
+    found = next((n.op_type for n in graph.all_nodes() if n.op_type in _QUANTIZED), None)
+    if found:
+        raise UserError(name, f"is quantized already ({found})", "give the float model that it was made from")
 
 
 class Names:

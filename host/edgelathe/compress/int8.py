@@ -10,7 +10,7 @@ from edgelathe.compress import opset, qdq, qplan, qweights
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, bypass, layer, options_for, skips
+from edgelathe.compress.graph import Names, array, bypass, layer, options_for, refuse_quantized, skips
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
@@ -77,6 +77,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     model, notes = opset.at_least(model)
     graph_model = onnx_model.to_ir(model)
     graph = graph_model.graph
+    refuse_quantized(graph, model.name)
     infer_shapes(graph_model)
     names = Names(graph)
     canonical(graph, names)

@@ -11,7 +11,17 @@ from edgelathe.calibrate.scales import store_weights, weight_scales
 from edgelathe.compress import opset
 from edgelathe.compress.canonical import plain_gemm
 from edgelathe.compress.equalize import balance
-from edgelathe.compress.graph import Names, array, constant, graph_of, layer, number, options_for, standard_nodes
+from edgelathe.compress.graph import (
+    Names,
+    array,
+    constant,
+    graph_of,
+    layer,
+    number,
+    options_for,
+    refuse_quantized,
+    standard_nodes,
+)
 from edgelathe.compress.int8 import is_narrow_x86
 from edgelathe.compress.qdq import finish
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
@@ -49,6 +59,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     model, notes = opset.at_least(model)
     ir_model = onnx_model.to_ir(model)
     graph, names = ir_model.graph, Names(ir_model.graph)
+    refuse_quantized(graph, model.name)
     notes += balance(graph, names, options.equalize, context.overrides)
     inputs: dict[ir.Value, ir.Node] = {}
     for node in standard_nodes(graph):

@@ -74,6 +74,8 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
         context = replace(context, data=affordable(model, context.data))
     before, after = prepared(model), prepared(model)
     found = channels.analyse(after)
+    if not found.layers:
+        return Applied(model, (Note("model", False, "no layer whose channels can be told apart"),))
     probe = None
     if context.data is not None and options.repair and options.allocate == "sensitivity":
         probe = trial.Probe.of(prepared(model), trial.held_out(context.data))

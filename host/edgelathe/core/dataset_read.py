@@ -165,10 +165,15 @@ def _magic(path: Path) -> bytes:
 
 
 def _folder(path: Path) -> Stored:
-    """One folder per class, in sorted order; class numbers from 0. Hidden files and folders are left out."""
+    """One folder per class: its number where all names are numbers, else its place in sorted order, from 0.
+
+    Hidden files and folders are left out.
+    """
     classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    numbered = all(p.name.isdecimal() for p in classes)
     files, labels = [], []
-    for number, folder in enumerate(classes):
+    for place, folder in enumerate(classes):
+        number = int(folder.name) if numbered else place
         found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES and not p.name.startswith("."))
         if not found:
             raise UserError(folder, "a class without an image", "put its images there, or remove the folder")

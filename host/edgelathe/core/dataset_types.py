@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +46,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of samples, labels and metric."""
+        found = hashlib.sha256(self.metric.encode())
+        arrays = [*sorted(self.inputs.items()), *([("labels", self.labels)] if self.labels is not None else [])]
+        for name, array in arrays:
+            found.update(f"{name} {array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
 
 def check_metric(metric: object, where: str) -> str:

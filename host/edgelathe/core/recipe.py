@@ -66,6 +66,8 @@ def parse(text: str) -> Recipe:
                 pair = _OPTION.fullmatch(part)
                 if not pair:
                     raise _bad(text, at, f"'{part.strip()}' is not option=value")
+                if pair[1] in options:
+                    raise _bad(text, at, f"'{pair[1]}' is said twice")
                 options[pair[1]] = _value(pair[2])
             at = close + 1
         steps.append(Step(name[0], options))

@@ -63,7 +63,8 @@ class Device:
     @cached_property
     def probe(self) -> Probe:
         """What the device is; asked once."""
-        return from_answer(self.name, self.client.request("probe").head, self.target.profile)
+        agent = {"agent": self.client.hello.get("agent")}
+        return from_answer(self.name, {**agent, **self.client.request("probe").head}, self.target.profile)
 
     def sense(self) -> Mapping[str, Any]:
         """Clocks, temperatures, load and throttling now."""

@@ -66,7 +66,8 @@ def decide(rules: Rules, entries: Sequence[Entry], baseline: Entry) -> Decision:
     sound = [(e, got) for e, got in judged if e.candidate.status == "measured"] or judged
     if not sound:
         failed = "; ".join(f"{e.candidate.recipe}: {e.candidate.why}" for e in entries if e.candidate.why)
-        return Decision(None, False, (), f"nothing could be measured: {failed or 'there are no candidates'}")
+        unknown = tuple(budget.judge(limit, None) for limit in rules.limits)
+        return Decision(None, False, unknown, f"nothing could be measured: {failed or 'there are no candidates'}")
     meeting = [
         (e, got) for e, got in sound if e.candidate.status == "measured" and all(x.verdict == "met" for x in got)
     ]

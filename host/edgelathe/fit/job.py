@@ -43,7 +43,7 @@ class Job:
         for name in ("threads", "max_trials", "max_time"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UserError(f"fit: {name}", f"{value} is not positive", "give 1 or more")
+                raise UserError(f"fit: {name}", f"{value} is not positive", "give more than 0")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, for the store."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.device import SessionOptions
-from edgelathe.core.errors import UserError
+from edgelathe.core.errors import EdgelatheError, UserError
 from edgelathe.core.recipe import to_toml
 from edgelathe.core.result import Candidate
 from edgelathe.device.errors import ModelFailure
@@ -105,14 +105,15 @@ class Loop:
                 continue
             if self.max_time is not None and self.timing.clock() - start > self.max_time:
                 break
-            done[plan.id] = self._candidate(plan, number, outputs)
+            done[plan.id] = self._candidate(plan, number, outputs, done)
         baseline = done.pop("baseline")
-        decision = decide(self.rules, self._ordered(done), baseline)
-        closest = next((p for p in self.plans if p.id == decision.chosen), None)
-        if closest and not _whole(done[closest.id], baseline):  # its evaluation stopped early, yet none is closer
-            done[closest.id] = self._again(closest, done[closest.id], outputs)
+        while True:
             decision = decide(self.rules, self._ordered(done), baseline)
-        return Outcome(baseline, tuple(self._ordered(done)), decision)
+            closest = next((p for p in self.plans if p.id == decision.chosen), None)
+            if closest is None or _whole(done[closest.id], baseline):
+                return Outcome(baseline, tuple(self._ordered(done)), decision)
+            # its evaluation stopped early, yet none is closer
+            done[closest.id] = self._again(closest, done[closest.id], outputs)
 
     def _ordered(self, done: Mapping[str, Entry]) -> list[Entry]:
         return [done[plan.id] for plan in self.plans if plan.id in done]
@@ -126,7 +127,7 @@ class Loop:
         self.keep.save_outputs(entry, measured.outputs)
         return entry, measured.outputs
 
-    def _candidate(self, plan: Plan, number: int, outputs: NDArray[np.generic]) -> Entry:
+    def _candidate(self, plan: Plan, number: int, outputs: NDArray[np.generic], done: Mapping[str, Entry]) -> Entry:
         """Build and measure one plan. What fails is a failed candidate with its reason, not a failed run."""
         toml = to_toml(plan.recipe)
         candidate = Candidate(plan.id, plan.text, self.model.format, from_table(plan.recipe.session, {}))
@@ -134,10 +135,16 @@ class Loop:
         try:
             self.tell("compressing", plan.text, number, len(self.plans))
             with self.timing.spent("compress_s"):
-                built = self.build(plan)
+                built = _built(self.build, plan)
             candidate = candidate.with_(
                 bytes=built.model.bytes, sha256=built.model.sha256, options=_options(plan, built)
             )
+            twin = next((e.candidate for e in done.values() if e.candidate.sha256 == built.model.sha256), None)
+            if twin is not None:
+                same = twin.recipe or "the uncompressed model"
+                entry = Entry(candidate.with_(status="rejected", why=f"the same file as {same}"), recipe_toml=toml)
+                self.keep.save(entry, None)
+                return entry
             self.tell("measuring", plan.text, number, len(self.plans))
             with self.timing.spent("measure_s"):
                 measured = self.measure.candidate(built.model, candidate.options, outputs, whole=False)
@@ -151,11 +158,28 @@ class Loop:
         """The closest candidate on every sample."""
         self.tell("measuring on every sample", plan.text, len(self.plans), len(self.plans))
         built = self.build(plan)
-        with self.timing.spent("measure_s"):
-            measured = self.measure.candidate(built.model, _options(plan, built), outputs, whole=True)
+        try:
+            with self.timing.spent("measure_s"):
+                measured = self.measure.candidate(built.model, _options(plan, built), outputs, whole=True)
+        except ModelFailure as e:
+            failed = entry.candidate.with_(status="failed", why=str(e), latency=None, accuracy=None)
+            self.keep.save(Entry(failed, recipe_toml=entry.recipe_toml), None)
+            return Entry(failed, recipe_toml=entry.recipe_toml)
         whole = Entry.of(entry.candidate, measured, entry.recipe_toml)
         self.keep.save(whole, built.model.data)
         return whole
+
+
+def _built(build: Callable[[Plan], Built], plan: Plan) -> Built:
+    """Build; a step that fails in a way nobody foresaw costs this candidate, not the hours of the others."""
+    try:
+        return build(plan)
+    except EdgelatheError:
+        raise
+    except Exception as e:
+        what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        mend = f"this is a bug, please report it (`edgelathe compress --recipe '{plan.text}' -v` shows where)"
+        raise UserError(f"recipe '{plan.text}'", what, mend) from e
 
 
 def _options(plan: Plan, built: Built) -> SessionOptions:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from edgelathe.core import profile as profiles
 from edgelathe.core.budget import Limit, parse_all
-from edgelathe.core.device import Target
-from edgelathe.core.errors import DeviceError, Interrupted, UserError
+from edgelathe.core.device import Probe, Target
+from edgelathe.core.errors import DeviceError, HostError, Interrupted, UserError
 from edgelathe.core.profile import Profile
+from edgelathe.core.recipe import to_toml
 from edgelathe.core.result import BudgetLine
+from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device, open_device
 from edgelathe.fit.decide import Rules, lines
 from edgelathe.fit.job import Job
@@ -28,7 +31,7 @@ from edgelathe.fit.plan import Plan, plans
 from edgelathe.fit.rig import Rig
 from edgelathe.fit.setup import Setup, setup
 from edgelathe.recipes import read
-from edgelathe.recipes.ready import choose_session
+from edgelathe.recipes.ready import choose_session, remarks
 from edgelathe.recipes.run import Built
 from edgelathe.recipes.run import run as run_recipe
 from edgelathe.report.document import fit_document
@@ -148,16 +151,21 @@ def _perform(
         profile = profiles.choose(job.profile, device.probe)
         session = choose_session(profile, checked.model.format, device.probe, job.threads)
         todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, listen.say)
+        said = remarks(profile, checked.model.format, device.probe)
+        for text in said:
+            listen.say(f"warning: {text}")
         if not todo:
             raise UserError(
                 f"profile '{profile.name}'",
                 f"has no recipe for {checked.model.format} models",
                 "give one with --recipe",
             )
+        basis = _basis(checked, device.probe, todo)
         if run is None:
-            run = store.create_run(
-                {"job": job.to_json(), "model": job.model, "model_sha256": checked.model.sha256, "device": target.name}
-            )
+            about = {"model": job.model, "model_sha256": checked.model.sha256, "device": target.name}
+            run = store.create_run({**about, "job": job.to_json(), "basis": basis})
+        else:
+            _check_basis(run, store.run(run).job["basis"], basis)
         with store.lock(run), _resumable(store, run, target, len(todo)):
             facts = {
                 "profile": profile.name,
@@ -167,7 +175,7 @@ def _perform(
             }
             before = store.run(run).result or {}
             store.set_run_state(run, "running", result={**before, **facts})
-            document = _loop(checked, device, profile, todo, store, run, listen, start)
+            document = _loop(checked, device, profile, todo, store, run, listen, start, said)
             _write(store, document, job.out, job.force)
             store.set_run_state(run, "done", result=document, met=bool(document["met"]))
             device.cleanup()
@@ -183,6 +191,7 @@ def _loop(
     run: str,
     listen: Listener,
     start: float,
+    said: Sequence[str],
 ) -> dict[str, Any]:
     job, model = checked.job, checked.model
     session = choose_session(profile, model.format, device.probe, job.threads)
@@ -194,7 +203,7 @@ def _loop(
 
     with Rig(
         device, model, checked.data, checked.metric, checked.limits, session,
-        require_provider=job.require_provider, seed=job.seed, tick=listen.tick,
+        require_provider=job.require_provider, remarks=said, seed=job.seed, tick=listen.tick,
     ) as rig:  # fmt: skip
         outcome = Loop(
             model, session, todo, rules, rig, build, Shelf(store, run), timing, job.max_time, listen.phase
@@ -221,17 +230,37 @@ def model_facts(job: Job, sha256: str, format: str, size: int) -> dict[str, Any]
     return {"path": job.model, "sha256": sha256, "format": format, "bytes": size}
 
 
+def _basis(checked: Setup, probe: Probe, todo: Sequence[Plan]) -> dict[str, str]:
+    """What measurements of one run must have in common, as hashes."""
+    texts = {
+        "the device": [probe.machine, probe.cpu, probe.model or "", *(f"{r.name} {r.version}" for r in probe.runtimes)],
+        "the recipes of the profile": [to_toml(plan.recipe) for plan in todo],
+    }
+    hashes = {name: hashlib.sha256("\n".join(parts).encode()).hexdigest() for name, parts in texts.items()}
+    return {"the data": checked.data.sha256, "the calibration data": checked.calib.sha256, **hashes}
+
+
+def _check_basis(run: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = [name for name, value in now.items() if before.get(name) != value]
+    if changed:
+        raise UserError(f"run {run}", f"{' and '.join(changed)} changed since it began", "start a new fit")
+
+
 @contextmanager
 def _resumable(store: Store, run: str, target: Target, total: int) -> Iterator[None]:
     """Mark the run as interrupted, or failed, when the block does not end well, and say how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, DeviceError) as e:
+    except ModelFailure:  # of the uncompressed model: it would fail again
+        store.set_run_state(run, "failed")
+        raise
+    except (KeyboardInterrupt, DeviceError, HostError) as e:
         store.set_run_state(run, "interrupted")
         done = sum(entry.candidate.id != "baseline" for entry in stored_entries(store, run).values())
         kept = f"{done} of {total} candidates are done and kept"
-        if isinstance(e, DeviceError):
-            raise DeviceError(target.name, f"{e.what}; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
+        if not isinstance(e, KeyboardInterrupt):
+            kind, where = (DeviceError, target.name) if isinstance(e, DeviceError) else (HostError, e.where)
+            raise kind(where, f"{e.what}; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
         raise Stopped(run, f"stopped; {kept}", f"go on with `edgelathe fit --resume {run}`") from e
     except BaseException:
         store.set_run_state(run, "failed")
@@ -247,19 +276,17 @@ def export(store: Store, run: str, folder: Path, force: bool) -> list[Path]:
 
 
 def _write(store: Store, document: Mapping[str, Any], folder: Path | str, force: bool) -> list[Path]:
-    """The five files of the result; nothing where no candidate could be measured."""
-    chosen = next((c for c in document["candidates"] if c["id"] == document["chosen"]), None)
-    if chosen is None:
-        return []
+    """The five files of the result; without model and recipe where no candidate could be measured."""
     run = document["run"]
-    recipe = stored_entries(store, run)[chosen["id"]].recipe_toml
+    chosen = next((c for c in document["candidates"] if c["id"] == document["chosen"]), None)
+    recipe = stored_entries(store, run)[chosen["id"]].recipe_toml if chosen else None
     return write_results(
         folder,
-        model_bytes=store.artifact(chosen["sha256"]),
+        model_bytes=store.artifact(chosen["sha256"]) if chosen else None,
         model_suffix=document["model"]["format"],
         recipe_toml=recipe,
         document=document,
-        html=html(document, recipe, judged(store, run)),
+        html=html(document, recipe or "", judged(store, run)),
         junit=junit(document),
         force=force,
     )

@@ -47,7 +47,8 @@ class Rig:
         limits: of the budget; they decide how many samples are taken and when an evaluation may stop.
         options: how the baseline runs.
         require_provider: a session on another provider is a failure.
-        seed: of the order of blocks.
+        remarks: warnings that hold for every measurement.
+        seed: of the order of blocks and of samples.
         tick: told of progress.
     """
 
@@ -61,6 +62,7 @@ class Rig:
         options: SessionOptions,
         *,
         require_provider: str | None = None,
+        remarks: Sequence[str] = (),
         seed: int = 0,
         tick: Tick = lambda what, part: None,
     ) -> None:
@@ -69,7 +71,7 @@ class Rig:
         )  # files are often sorted by class: no early stop then
         self._device, self._model, self._data, self._metric = device, model, take(data, order), metric
         self._limits, self._options, self._provider = tuple(limits), options, require_provider
-        self._seed, self._tick = seed, tick
+        self._seed, self._tick, self._remarks = seed, tick, tuple(remarks)
         self._base: Session | None = None
         self.push_seconds = 0.0
 
@@ -123,6 +125,12 @@ class Rig:
         return measured
 
     def _baseline_session(self) -> Session:
+        """Open and alive: a child that died, of memory perhaps, must not count against the candidates."""
+        if self._base is not None:
+            try:
+                self._base.time(1)
+            except ModelFailure:
+                self._base = None
         if self._base is None:
             self._base = self._open(self._model, self._options)
         return self._base
@@ -220,7 +228,7 @@ class Rig:
             outputs=outputs,
             load_ms=session.load_ms,
             peak_bytes=session.peak_bytes(),
-            warnings=(*session.warnings, *series.warnings),
+            warnings=(*self._remarks, *session.warnings, *series.warnings),
         )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from edgelathe.core import budget, dataset
 from edgelathe.core.budget import Limit
 from edgelathe.core.dataset import Dataset
-from edgelathe.core.errors import UserError
+from edgelathe.core.errors import UserError, nearest
+from edgelathe.core.profile_types import RUNTIMES
 from edgelathe.core.recipe import Recipe
 from edgelathe.fit.job import Job
 from edgelathe.model import io
@@ -17,6 +18,8 @@ from edgelathe.model.types import Model
 from edgelathe.recipes import read
 from edgelathe.stats import metrics
 from edgelathe.stats.metrics import Metric
+
+PROVIDERS = frozenset(provider for _, providers in RUNTIMES.values() for provider in providers)
 
 #: Limits that no part of this version measures.
 _UNMEASURED = {
@@ -47,6 +50,12 @@ def setup(job: Job) -> Setup:
     for limit in limits:
         if limit.metric in _UNMEASURED:
             raise UserError(f"budget '{limit.expr}'", f"{limit.metric} is not measured yet", _UNMEASURED[limit.metric])
+    if job.require_provider and job.require_provider not in PROVIDERS:
+        raise UserError(
+            "--require-provider", f"no provider '{job.require_provider}'", nearest(job.require_provider, PROVIDERS)
+        )
+    if "-" in (Path(job.model).name, Path(job.data).name):
+        raise UserError("fit", "reads no stream, so that it can be resumed", "give files")
     recipes = tuple((text, read.read(text)) for text in job.recipe)
     model = io.load(Path(job.model))
     where = Path(job.model).name
@@ -63,8 +72,6 @@ def setup(job: Job) -> Setup:
     data = dataset.bind(data, model.signature, where)
     calib = dataset.bind(calib, model.signature, where)
     warnings += dataset.compare(calib, data)
-    if twins := dataset.duplicates(calib, data):
-        warnings.append(f"{len(twins)} samples of {calib.name} are in {data.name} too: the accuracy is flattered")
-    metric = metrics.load_metric(data.metric)
+    metric = metrics.load_metric(data.metric, Path(job.data).parent)
     budget.suit(limits, metric.name, metric.unit, metric.better)
     return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def options_of(model: Model, profile: Profile, device: Device, threads: int | No
 
 def bench_document(
     device: Device, models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset | None,
-    plan: BenchPlan, *, seed: int = 0, tick: Tick = lambda what, part: None,
+    plan: BenchPlan, *, remarks: Sequence[str] = (), seed: int = 0, tick: Tick = lambda what, part: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Latencies of models, measured in turns, and each pair compared: `edgelathe.bench/1`.
 
@@ -54,6 +55,7 @@ def bench_document(
         options: how each runs.
         data: samples to run on, as loaded; None: random ones that fit the inputs.
         plan: how long to measure.
+        remarks: warnings that hold for every model.
         seed: of the random order and inputs.
         tick: told of progress.
 
@@ -80,7 +82,7 @@ def bench_document(
                     "model": name, "format": model.format, "bytes": model.bytes, "runtime": how.runtime,
                     "options": replace(how, provider=session.provider).to_json(), "latency_ms": got.to_json(),
                     "throughput": 1000 / got.mean, "load_ms": session.load_ms,
-                    "warnings": [*session.warnings, *taken.warnings],
+                    "warnings": [*remarks, *session.warnings, *taken.warnings],
                 }
             )  # fmt: skip
     pairs = itertools.combinations(range(len(models)), 2)
@@ -95,13 +97,13 @@ def bench_document(
 
 def eval_document(
     device: Device, models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset,
-    *, tick: Tick = lambda what, part: None,
+    *, remarks: Sequence[str] = (), tick: Tick = lambda what, part: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Accuracies of models on the device, and parity with the host: `edgelathe.eval/1`. Raises as `bench_document`.
 
     Without labels there is no accuracy of one model: the answers of the first model then count as right.
     """
-    metric = metrics.load_metric(data.metric)
+    metric = metrics.load_metric(data.metric, Path(data.name).parent)
     results, reference = [], None
     for (name, model), how in zip(models, options, strict=True):
         bound = dataset.bind(data, model.signature, name)
@@ -114,7 +116,8 @@ def eval_document(
                 tick(f"{name} {done:,}/{len(bound):,}", done / len(bound))
             raw = np.concatenate(parts)
             ran = replace(how, provider=session.provider)
-            warnings = [*bound.warnings, *session.warnings]
+            unlabelled = () if bound.labels is not None else ("no labels: agreement with the first model is shown",)
+            warnings = [*remarks, *unlabelled, *bound.warnings, *session.warnings]
         outputs = raw if metric.classes else run.real([raw], model.signature)[0]
         reference = outputs if reference is None else reference
         accuracy = metrics.evaluate(metric, outputs, metrics.targets(metric, bound.labels, reference), data.name)

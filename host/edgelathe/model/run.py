@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,13 +166,27 @@ def _interpreter(model: Model, options: SessionOptions, *, delegates: bool = Tru
     kind = module.OpResolverType
     resolver = kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        interpreter = module.Interpreter(
-            model_content=model.data, num_threads=options.threads, experimental_op_resolver_type=resolver
-        )
-        interpreter.allocate_tensors()
+        with _hushed():
+            interpreter = module.Interpreter(
+                model_content=model.data, num_threads=options.threads, experimental_op_resolver_type=resolver
+            )
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as e:
         raise UserError(model.name, f"TFLite refuses the model: {one_line(e)}", _tflite_mend(str(e))) from e
     return interpreter
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """TFLite tells on the process's stderr that it made a delegate, and has no switch for it; errors are raised."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _tflite_mend(text: str) -> str:

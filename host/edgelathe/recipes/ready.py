@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelathe.core import dataset
+from edgelathe.core import profile as profiles
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.errors import UserError
@@ -33,6 +34,20 @@ def choose_session(profile: Profile, format: Format, probe: Probe | None, thread
         )
     first = choices[0]
     return SessionOptions(first.runtime, first.provider, threads or first.threads, dict(first.config))
+
+
+def remarks(profile: Profile, format: Format, probe: Probe) -> tuple[str, ...]:
+    """What a user must know where the device is not as the profile says: another machine, a runtime that is missing."""
+    out = []
+    if not profiles.fits(profile, probe.machine):
+        out.append(f"profile '{profile.name}' is for {profile.machine}, {probe.name} is {probe.machine}")
+    wanted, there = (runtimes_for(profile, format, p) for p in (None, probe))
+    if wanted and there and wanted[0] != there[0]:
+        first, real = wanted[0], there[0]
+        out.append(
+            f"{first.runtime} with {first.provider} is not there: {real.runtime} with {real.provider} runs instead"
+        )
+    return tuple(out)
 
 
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,33 +32,39 @@ def check_folder(folder: Path | str, force: bool = False) -> None:
     if others and not force:
         raise UserError(folder, f"holds other files ('{others[0]}')", "name a new folder with -o, or add --force")
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(folder, f"cannot be made in {there}", "name another folder with -o")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError:
+        raise UserError(folder, f"cannot be made in {there}", "name another folder with -o") from None
 
 
 def write_results(
     folder: Path | str,
     *,
-    model_bytes: bytes,
+    model_bytes: bytes | None,
     model_suffix: str,
-    recipe_toml: str,
+    recipe_toml: str | None,
     document: Mapping[str, Any],
     html: str,
     junit: str,
     force: bool = False,
 ) -> list[Path]:
-    """Write the results of a fit; the paths written. A model of another format that an earlier fit left is removed.
+    """Write the results of a fit; the paths written. What an earlier fit left and is not written now is removed.
 
+    Model and recipe are None where nothing could be measured.
     After an error or an interrupt the folder is as it was before. Raises UserError (as `check_folder`) and HostError.
     """
     folder = Path(folder)
     check_folder(folder, force)
     model = f"model.{model_suffix.removeprefix('.')}"
-    texts = {"recipe.toml": recipe_toml, "report.html": html, "junit.xml": junit, "result.json": dumps(document) + "\n"}
-    files = {model: model_bytes, **{name: text.encode() for name, text in texts.items()}}
+    texts = {"report.html": html, "junit.xml": junit, "result.json": dumps(document) + "\n"}
+    files = {name: text.encode() for name, text in texts.items()}
+    if model_bytes is not None and recipe_toml is not None:
+        files = {model: model_bytes, "recipe.toml": recipe_toml.encode(), **files}
     try:
         with _made(folder):
-            _put(folder, files, remove=[name for name in MODELS if name != model])
+            _put(folder, files, remove=sorted(OURS - files.keys()))
     except OSError as e:
         what = f"cannot be written ({e.strerror})"
         raise HostError(

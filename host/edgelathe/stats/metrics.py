@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -90,8 +91,8 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def load_metric(name: str) -> Metric:
-    """A metric by name, or a user's own as `module:function`, looked for in the current folder too.
+def load_metric(name: str, folder: Path | None = None) -> Metric:
+    """A metric by name, or a user's own as `module:function`, looked for in `folder` and the current one too.
 
     The function takes (outputs [n, ...], labels [n, ...]) and returns a number; higher is better unless it has an
     attribute `better = "lower"`. Raises UserError for an unknown name or a function that cannot be imported.
@@ -102,7 +103,7 @@ def load_metric(name: str) -> Metric:
     module_name, colon, function_name = name.partition(":")
     if not colon:
         raise UserError(where, "no such metric", nearest(name, METRICS))
-    function = user_metric.find(where, module_name, function_name)
+    function = user_metric.find(where, module_name, function_name, folder)
     said = getattr(function, "better", "higher")
     if said not in ("higher", "lower"):
         raise UserError(where, f"its attribute better is {said!r}", 'set it to "higher" or "lower"')
@@ -153,7 +154,7 @@ def compare_accuracy(
         before, after = metric.prepare(base_outputs, wanted), metric.prepare(outputs, wanted)
         base, now = replicates(before, n, how), replicates(after, n, how)
         first, second = (float(m(np.ones((1, n)))[0]) for m in (before, after))
-        value = percentile(second, now, n, how.step)
+        value = _bounded(metric, percentile(second, now, n, how.step))
         drop = percentile(sign * (first - second), sign * (base - now), n, how.step)
     accuracy = Accuracy(metric.name, value.value, len(outputs), value.low, value.high)
     return replace(accuracy, drop=drop.value, drop_low=drop.low, drop_high=drop.high), value.claim, drop.claim
@@ -205,10 +206,15 @@ def _checked(metric: Metric, outputs: Array, labels: Array, where: str) -> Array
 def _estimate(metric: Metric, outputs: Array, labels: Array) -> Estimate:
     n = len(outputs)
     if metric.unit != "share" or metric.per_sample is None:
-        return bootstrap(metric.prepare(outputs, labels), n, _bootstrap(metric, outputs))
+        return _bounded(metric, bootstrap(metric.prepare(outputs, labels), n, _bootstrap(metric, outputs)))
     right = int(metric.per_sample(outputs, labels).sum())
     wide, narrow = wilson(right, n, 0.025), wilson(right, n, 0.05)
     return Estimate(right / n, wide.low, wide.high, narrow.low, narrow.high, n)
+
+
+def _bounded(metric: Metric, estimate: Estimate) -> Estimate:
+    """Metrics of classes lie in 0..1, and so do their bounds."""
+    return estimate.within(0.0, 1.0) if metric.classes else estimate
 
 
 def _bootstrap(metric: Metric, outputs: Array) -> Bootstrap:

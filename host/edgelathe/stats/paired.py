@@ -32,6 +32,14 @@ class Estimate:
         """The value with its one-sided bounds."""
         return Claim(self.value, self.lower, self.upper, n=self.n)
 
+    def within(self, low: float, high: float) -> Estimate:
+        """The same with its bounds cut to the metric's own range."""
+
+        def cut(bound: float) -> float:
+            return min(max(bound, low), high)
+
+        return Estimate(self.value, cut(self.low), cut(self.high), cut(self.lower), cut(self.upper), self.n)
+
 
 @dataclass(frozen=True)
 class Drop(Estimate):

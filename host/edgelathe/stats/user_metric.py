@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 Array = NDArray[np.generic]
 
 
-def find(where: str, module_name: str, function_name: str) -> Callable[[Array, Array], object]:
-    """The function, imported with the current folder on the path. Raises UserError starting with `where`."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+def find(
+    where: str, module_name: str, function_name: str, folder: Path | None = None
+) -> Callable[[Array, Array], object]:
+    """The function, imported with `folder` (that of the dataset) and the current one on the path.
+
+    Raises UserError starting with `where`.
+    """
+    before = sys.path[:]
+    sys.path[:0] = [str(p.resolve()) for p in (folder, Path.cwd()) if p is not None]
     try:
         module = importlib.import_module(module_name)
     except Exception as e:  # a user's module may fail in any way while it is imported
         what = f"cannot be imported: {type(e).__name__}: {e}"
         raise UserError(where, what, "check the module's name and folder") from e
     finally:
-        sys.path.remove(here)
+        sys.path[:] = before
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(where, f"module {module_name} has no function '{function_name}'", "write module:function")

@@ -19,15 +19,15 @@ class Devices(Database):
     """The devices that the user has named."""
 
     def add_device(self, target: Target) -> None:
-        """Register a device. Raises UserError for a name that is taken or could not be told from an address."""
-        if not _NAME.fullmatch(target.name) or target.name == "local":
-            what = "is the host itself" if target.name == "local" else "is no name for a device"
-            raise UserError(f"device '{target.name}'", what, "choose letters, digits, '.', '-' and '_', as in 'cam-1'")
+        """Register a device. Raises UserError as `check_new_device`."""
         with self.write() as connection:
-            if connection.execute(sa.select(DEVICES.c.url).where(DEVICES.c.name == target.name)).first():
-                mend = f"choose another name or `edgelathe device remove {target.name}` first"
-                raise UserError(f"device '{target.name}'", "is registered already", mend)
+            _check_new(connection, target.name)
             connection.execute(DEVICES.insert().values(asdict(target)))
+
+    def check_new_device(self, name: str) -> None:
+        """Raises UserError for a name that is taken or could not be told from an address."""
+        with self.read() as connection:
+            _check_new(connection, name)
 
     def devices(self) -> list[Target]:
         """All devices by name."""
@@ -54,3 +54,12 @@ class Devices(Database):
         self.device(name)
         with self.write() as connection:
             connection.execute(DEVICES.update().where(DEVICES.c.name == name).values(profile=profile))
+
+
+def _check_new(connection: sa.Connection, name: str) -> None:
+    if not _NAME.fullmatch(name) or name == "local":
+        what = "is the host itself" if name == "local" else "is no name for a device"
+        raise UserError(f"device '{name}'", what, "choose letters, digits, '.', '-' and '_', as in 'cam-1'")
+    if connection.execute(sa.select(DEVICES.c.url).where(DEVICES.c.name == name)).first():
+        mend = f"choose another name or `edgelathe device remove {name}` first"
+        raise UserError(f"device '{name}'", "is registered already", mend)
