@@ -101,6 +101,13 @@ def test_folder_of_images_numbers_sorted_classes(tmp_path):
     np.testing.assert_array_equal(data.inputs[""], X[[1, 2, 3, 0]])
 
 
+def test_folders_named_by_numbers_are_those_classes(tmp_path):
+    for name in ("0", "2", "10"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(X[0]).save(tmp_path / "set" / name / "i.png")
+    assert sorted(dataset.load(tmp_path / "set").labels) == [0, 2, 10]
+
+
 def test_gray_images_have_one_channel_unless_some_have_colour(tmp_path):
     (tmp_path / "s/a").mkdir(parents=True)
     Image.fromarray(X[0, :, :, 0]).save(tmp_path / "s/a/0.png")

@@ -48,6 +48,7 @@ def test_toml_keeps_layers_session_and_holdout() -> None:
         ("int8+", "missing"),
         ("+int8", "missing"),
         ("int8(scale=mse)(x=1)", "'('"),
+        ("prune(channels=0.3,channels=0.5)", "twice"),
     ],
 )
 def test_what_is_no_recipe_is_named_with_its_place(text: str, names: str) -> None:

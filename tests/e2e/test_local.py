@@ -192,3 +192,63 @@ def test_refusals_write_nothing_and_leave_no_run(tmp_path: Path, digits: Path) -
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     assert "thesis.txt" in cli.error(*fit_args(digits, other, "size<=0.5x"))
+
+
+def test_a_run_goes_on_only_with_what_it_began_with(tmp_path: Path, digits: Path) -> None:
+    data = dict(np.load(digits / "eval.npz"))
+    np.savez(tmp_path / "d.npz", **data)
+    args = ["fit", digits / "digits.onnx", "--data", tmp_path / "d.npz", "--calib", digits / "calib.npz"]
+    process = cli.start(*args, "--budget", "size<=0.01x", "-o", tmp_path / "out")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(r["state"] == "running" for r in cli.answer("runs", "list")["runs"]):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    run = cli.answer("runs", "list")["runs"][0]["run"]
+    assert f"--resume {run}" in err
+    np.savez(tmp_path / "d.npz", x=data["x"], y=(data["y"] + 1) % 10)
+    assert "the data changed" in cli.error("fit", "--resume", run)
+
+
+def test_a_quantized_model_is_refused_by_the_steps_that_quantize(tmp_path: Path, digits: Path) -> None:
+    small = tmp_path / "int8.onnx"
+    calib = ("--data", digits / "calib.npz")
+    cli.run("compress", digits / "digits.onnx", "--recipe", "int8", *calib, "-o", small)
+    assert "quantized already" in cli.error(
+        "compress", small, "--recipe", "int8", *calib, "-o", tmp_path / "again.onnx"
+    )
+    assert not (tmp_path / "again.onnx").exists()
+    document = cli.answer(
+        "fit", small, *calib, "--calib", digits / "calib.npz", "--budget", "size<=0.5x", "-o", tmp_path / "out", code=1
+    )
+    assert {c["status"] for c in document["candidates"]} <= {"failed", "rejected", "measured"}
+    assert (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_profile_of_another_machine_is_said_to_be(tmp_path: Path, digits: Path) -> None:
+    other = "x86-cpu" if "arm" in __import__("platform").machine() else "jetson-orin-nano"
+    args = ("bench", digits / "digits.onnx", "--profile", other, "--min-time", "0.2", "--json")
+    warnings = json.loads(cli.run(*args).stdout)["results"][0]["warnings"]
+    assert any(other in text for text in warnings)
+
+
+def test_a_model_may_go_to_a_stream(tmp_path: Path, digits: Path) -> None:
+    import subprocess
+    import sys
+
+    argv = [
+        sys.executable,
+        "-m",
+        "edgelathe.cli.main",
+        "compress",
+        str(digits / "digits.onnx"),
+        "--recipe",
+        "fp16",
+        "-o",
+        "-",
+    ]
+    done = subprocess.run(argv, capture_output=True, check=True, cwd=tmp_path)
+    cli.run("compress", digits / "digits.onnx", "--recipe", "fp16", "-o", tmp_path / "file.onnx")
+    assert done.stdout == (tmp_path / "file.onnx").read_bytes()
+    assert not (tmp_path / "-").exists()

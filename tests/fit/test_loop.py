@@ -145,3 +145,43 @@ def test_evidence_survives_the_store() -> None:
     outcome = loop(Replay({"a": (0.0, 0.9)}), Shelf(), [plan("a")], "size<=0.5x").run()
     entry = outcome.entries[0]
     assert Entry.restore(entry.candidate, entry.evidence(), entry.recipe_toml) == entry
+
+
+def test_a_file_that_is_there_already_is_not_measured_twice() -> None:
+    measure = Replay({"a": (0.0, 0.9)})
+    plans = [plan("a"), plan("b", "prune+int8")]
+    work = loop(measure, Shelf(), plans, "size<=0.5x")
+    same = replace(work, build=lambda p: Built(model("a", 300)))
+    outcome = same.run()
+    assert measure.asked == ["baseline", "a"]
+    assert outcome.entries[1].candidate.status == "rejected"
+    assert "the same file as int8" in outcome.entries[1].candidate.why
+
+
+def test_a_step_with_a_bug_costs_its_candidate_only() -> None:
+    def build(p: Plan) -> Built:
+        if p.id == "a":
+            raise ValueError("need at least one array to concatenate")
+        return Built(model(p.id, 300))
+
+    work = loop(Replay({"b": (0.0, 0.9)}), Shelf(), [plan("a"), plan("b", "fp16")], "size<=0.5x")
+    outcome = replace(work, build=build).run()
+    assert [e.candidate.status for e in outcome.entries] == ["failed", "measured"]
+    assert "bug" in outcome.entries[0].candidate.why
+    assert outcome.decision.chosen == "b"
+
+
+def test_the_choice_has_seen_every_sample_even_when_the_closest_changes() -> None:
+    measure = Replay({"a": (0.3, 0.9), "b": (0.4, 0.9)}, stops_early=frozenset({"a", "b"}))
+    answers = {"a": (0.6, 0.9), "b": (0.4, 0.9)}
+    early = dict(measure.answers)
+
+    class Worse(Replay):
+        def candidate(self, model: Model, options: SessionOptions, outputs: np.ndarray, *, whole: bool) -> Measured:
+            self.answers = answers if whole else early
+            return super().candidate(model, options, outputs, whole=whole)
+
+    worse = Worse(early, frozenset({"a", "b"}))
+    outcome = loop(worse, Shelf(), [plan("a"), plan("b", "fp16")], "accuracy.drop<=1%").run()
+    assert worse.asked == ["baseline", "a", "b", "a whole", "b whole"]
+    assert outcome.decision.chosen == "b"
