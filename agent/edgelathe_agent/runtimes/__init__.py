@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import importlib
 import importlib.util
 from typing import Any, Callable, Dict, List, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Callable, Dict, List, Sequence
 from edgelathe_agent.protocol import RUNTIMES, AgentError
 
 
-class Engine:
+class Engine(abc.ABC):
     """A loaded model that runs one call at a time.
 
     `inputs` and `outputs`: [{"name", "shape": [int or None], "dtype", "scale", "zero_point"}], in the model's order.
@@ -23,20 +24,20 @@ class Engine:
     warnings: List[str]
     run: Callable[[], Any]
 
-    def place(self) -> None:
+    def place(self) -> None:  # noqa: B027  # most runtimes know it from the start
         """Find out which provider runs the nodes, where that is not certain; sets `provider` and `warnings`."""
 
+    @abc.abstractmethod
     def bind(self, buffers: Dict[str, Any]) -> None:
         """From now on a call reads its inputs from these arrays, by input name, batch axis included."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def stage(self) -> None:
         """The arrays have new values. Not timed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fetch(self, result: Any) -> Sequence[Any]:
         """The output arrays of the last call, its own copies, in the model's order."""
-        raise NotImplementedError
 
 
 def installed(runtime: str) -> bool:

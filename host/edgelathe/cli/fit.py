@@ -84,7 +84,8 @@ def fit(
 
 def perform_fit(shell: Shell, store: Store, work: Callable[[Listener], dict[str, Any]]) -> int:
     """Run a fit with its progress shown, then show the answer; also what is there of a stopped one, with `--json`."""
-    from edgelathe.fit.perform import Listener, Stopped, judged, running_document
+    from edgelathe.fit.perform import Listener, Stopped
+    from edgelathe.fit.records import judged, running_document
     from edgelathe.report import terminal
 
     try:

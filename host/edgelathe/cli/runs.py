@@ -28,7 +28,7 @@ def list_(shell: Shell, limit: Annotated[int, typer.Option(metavar="N", min=1, h
 @command(app)
 def show(shell: Shell, run: Run) -> None:
     """Show a run: the document of its fit, with what is there so far while it goes on."""
-    from edgelathe.fit.perform import judged, running_document
+    from edgelathe.fit.records import judged, running_document
     from edgelathe.report import terminal
 
     with shell.store() as store:
@@ -41,7 +41,7 @@ def show(shell: Shell, run: Run) -> None:
 def compare(shell: Shell, runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", show_default=False)]) -> None:
     """Put the chosen models of several runs side by side."""
     from edgelathe.core.errors import UserError
-    from edgelathe.fit.perform import running_document
+    from edgelathe.fit.records import running_document
 
     if len(runs) < 2:
         raise UserError("runs compare", "one run only", "name two or more")
@@ -59,7 +59,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> None:
     """Write the result files of a finished run again: model, recipe, result, report, JUnit."""
-    from edgelathe.fit.perform import export as write
+    from edgelathe.fit.records import export as write
 
     with shell.store() as store:
         paths = write(store, store.run(run).run, out, force)
@@ -87,7 +87,7 @@ def report(
     """Write the report of a run as one self-contained HTML file."""
     from edgelathe.core import files
     from edgelathe.core.errors import UserError
-    from edgelathe.fit.perform import judged, running_document, stored_entries
+    from edgelathe.fit.records import judged, running_document, stored_entries
     from edgelathe.report.html import html
 
     if str(out) == "-" and shell.as_json:
