@@ -20,6 +20,7 @@ from edgelathe.compress import tflite_ranges
 from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import HostError, UserError
 from edgelathe.model import io, tflite
+from edgelathe.model.run import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,7 +168,8 @@ def _quantize(
     for index, op in enumerate(graph.main.operators):
         ranges |= _weight_ranges(graph, op, special.get(index, usual), work._recipe_manager)
     try:
-        result = work.quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
+        with hushed():
+            result = work.quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
     except (RuntimeError, ValueError, KeyError, IndexError) as e:
         raise UserError(
             model.name,

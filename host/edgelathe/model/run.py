@@ -166,7 +166,7 @@ def _interpreter(model: Model, options: SessionOptions, *, delegates: bool = Tru
     kind = module.OpResolverType
     resolver = kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        with _hushed():
+        with hushed():
             interpreter = module.Interpreter(
                 model_content=model.data, num_threads=options.threads, experimental_op_resolver_type=resolver
             )
@@ -177,7 +177,7 @@ def _interpreter(model: Model, options: SessionOptions, *, delegates: bool = Tru
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """TFLite tells on the process's stderr that it made a delegate, and has no switch for it; errors are raised."""
     kept = os.dup(2)
     try:
