@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgelathe.compress.repair import Matrix
 
-_STEPS = 96  # a wide group loses several units at a time
+_STEPS = 64  # a wide group loses several units at a time
 _TRIALS = (0.2, 0.5, 0.85)  # shares of the removable units after which the refitted weights are kept
 _RIDGE = 1e-4
 
@@ -57,22 +57,26 @@ def with_refit(readers: list[Reader], count: int, last: int) -> Order:
         last: units that must remain; the rest of the order follows the costs at that point.
     """
     states = [_State.of(r, count) for r in readers]
-    alive, order, error = np.ones(count, bool), [], [0.0]
+    alive = np.ones(count, bool)
+    order: list[int] = []
+    error = [0.0]
     levels = {max(1, round(share * (count - last))) for share in _TRIALS}
     trials: dict[int, list[Matrix]] = {}
     while alive.sum() > last:
         cost = sum(s.costs() for s in states)
         assert not isinstance(cost, int)
         cost[~alive] = np.inf
-        take = max(1, min(count // _STEPS, int(alive.sum()) - last))
-        for u in np.argsort(cost, kind="stable")[:take]:
-            for s in states:
-                s.remove(int(u))
-            order.append(int(u))
-            alive[u] = False
-            error.append(max(error[-1], sum(s.lost for s in states)))
-            if len(order) in levels:
-                trials[len(order)] = [s.m.copy() for s in states]
+        due = min((level - len(order) for level in levels if level > len(order)), default=count)
+        take = max(1, min(count // _STEPS, int(alive.sum()) - last, due))
+        gone = np.argsort(cost, kind="stable")[:take]
+        for s in states:
+            s.remove(gone)
+        alive[gone] = False
+        order += gone.tolist()
+        total = max(error[-1], sum(s.lost for s in states))
+        error += (error[-1] + (total - error[-1]) * np.arange(1, take + 1) / take).tolist()
+        if len(order) in levels:
+            trials[len(order)] = [s.m.copy() for s in states]
     return _finished(order, error, alive, states, trials)
 
 
@@ -120,23 +124,24 @@ class _State:
             out[which] = np.einsum("uso,uso->u", m, np.linalg.solve(inverse, m)) / self.energy
         return out
 
-    def remove(self, unit: int) -> None:
-        """Take a unit out: the other weights move to where the error is least."""
-        b = self.blocks[unit]
+    def remove(self, units: NDArray[np.int64]) -> None:
+        """Take units out together: the other weights move to where the error is least."""
+        b = np.concatenate([self.blocks[u] for u in units])
         if not len(b):
             return
         inverse = self.inverse[np.ix_(b, b)]
         inverse = inverse + 1e-9 * np.trace(inverse) * np.eye(len(b))
         gain = np.linalg.solve(inverse, self.inverse[b])  # [size, f]
         self.lost += float((self.m[:, b] * np.linalg.solve(inverse, self.m[:, b].T).T).sum()) / self.energy
-        self.m = self.m - self.m[:, b] @ gain
-        self.inverse = self.inverse - self.inverse[:, b] @ gain
+        self.m -= self.m[:, b] @ gain
+        self.inverse -= self.inverse[:, b] @ gain
         self.m[:, b] = 0.0
         # What is gone must not come back by rounding: an identity keeps later solves well posed.
         self.inverse[b, :] = 0.0
         self.inverse[:, b] = 0.0
         self.inverse[b, b] = 1.0
-        self.blocks[unit] = b[:0]
+        for u in units:
+            self.blocks[u] = b[:0]
 
 
 def _finished(
