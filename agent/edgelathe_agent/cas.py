@@ -7,11 +7,14 @@ import errno
 import hashlib
 import os
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+import time
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from edgelathe_agent.protocol import AgentError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+#: Bytes beyond which the files that were not used for an hour go, the longest unused first, when another is put.
+KEEP_BYTES, KEEP_SECONDS = 1 << 30, 3600.0
 #: What a full disk, a used up quota and a file size limit answer.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -31,6 +34,7 @@ class Store:
         self.root = root
         self._hashed: Dict[str, _Hashed] = {}
         self._folder = os.path.join(root, "cas")
+        self._used: Set[str] = set()
 
     def path(self, sha256: Any) -> str:
         """Where the whole file of this hash is or will be. Raises AgentError("request") when it is no sha256."""
@@ -45,12 +49,16 @@ class Store:
         path = self.path(sha256)
         if not os.path.isfile(path):
             raise AgentError("missing", f"no file {sha256} on the device", "send it first")
+        self._use(sha256)
         return path
 
     def sizes(self, names: List[Any]) -> Tuple[Dict[str, int], Dict[str, int]]:
         """Bytes of the named files that are whole, and of those that are on their way."""
         whole = {n: _size(self.path(n)) for n in names}
         partial = {n: _size(self.partial(n)) for n in names if whole[n] is None}
+        for name, size in whole.items():
+            if size is not None:
+                self._use(name)
         return _known(whole), _known(partial)
 
     def remove(self, names: List[Any]) -> int:
@@ -81,7 +89,31 @@ class Store:
             if received < size:
                 return received, False
             self._finish(partial, path, sha256, size)
+            self._use(sha256)
+            self._evict()
         return size, True
+
+    def _use(self, sha256: str) -> None:
+        """Mark as used now: what this agent uses stays while it runs, also beside other agents on the same root."""
+        self._used.add(sha256)
+        with contextlib.suppress(OSError):
+            os.utime(self.path(sha256))
+
+    def _evict(self) -> None:
+        """Samples and models stay for the next run, but they must not fill the device."""
+        files = []
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    stat = os.stat(os.path.join(folder, name))
+                    files.append((stat.st_mtime, stat.st_size, name))
+        over = sum(size for _, size, _ in files) - KEEP_BYTES
+        for used, size, name in sorted(files):
+            if over <= 0 or time.time() - used < KEEP_SECONDS:
+                return
+            if name not in self._used:
+                self.remove([name])
+                over -= size
 
     def _write(self, sha256: str, offset: int, data: bytes) -> None:
         """Write and, where the bytes follow those before, hash them: at the end nothing is left to read again."""

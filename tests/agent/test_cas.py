@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgelathe_agent import cas
 from edgelathe_agent.cas import Store
 from edgelathe_agent.protocol import AgentError
 
@@ -58,9 +59,10 @@ def test_bytes_may_come_twice_but_a_gap_is_refused(store):
 
 def test_a_file_that_is_there_is_not_written_again(store):
     store.put(NAME, len(DATA), 0, DATA)
-    before = Path(store.find(NAME)).stat().st_mtime_ns
+    before = Path(store.find(NAME)).stat().st_ino
     assert store.put(NAME, len(DATA), 0, b"other") == (len(DATA), True)
-    assert Path(store.find(NAME)).stat().st_mtime_ns == before
+    assert Path(store.find(NAME)).read_bytes() == DATA
+    assert Path(store.find(NAME)).stat().st_ino == before
 
 
 def test_an_empty_file_is_a_file(store):
@@ -129,6 +131,30 @@ def test_a_write_that_finds_no_room_leaves_nothing_and_works_again_later(store):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert store.sizes([NAME]) == ({}, {})
     assert store.put(NAME, len(DATA), 0, DATA)[1]
+
+
+def test_what_was_not_used_for_long_makes_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(cas, "KEEP_BYTES", 25_000)
+    names = []
+    for i in range(4):
+        data = bytes([i]) * 10_000
+        names.append(hashlib.sha256(data).hexdigest())
+        store = Store(str(tmp_path))  # each put by an agent of its own
+        assert store.put(names[-1], len(data), 0, data)[1]
+        if i < 2:
+            os.utime(store.path(names[-1]), (1000 + i, 1000 + i))
+    assert set(store.sizes(names)[0]) == set(names[2:])
+
+
+def test_what_this_agent_uses_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(cas, "KEEP_BYTES", 15_000)
+    store, names = Store(str(tmp_path)), []
+    for i in range(4):
+        data = bytes([i]) * 10_000
+        names.append(hashlib.sha256(data).hexdigest())
+        assert store.put(names[-1], len(data), 0, data)[1]
+        os.utime(store.path(names[-1]), (1000 + i, 1000 + i))
+    assert set(store.sizes(names)[0]) == set(names)
 
 
 def test_a_full_disk(tmp_path):

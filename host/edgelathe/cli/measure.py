@@ -103,7 +103,4 @@ def _opened(shell: Shell, models: list[str], device: str, profile: str | None, t
         chosen = named or profiles.choose(target.profile, opened.probe)
         said = [text for _, model in loaded for text in remarks(chosen, model.format, opened.probe)]
         options = [options_of(model, chosen, opened, threads) for _, model in loaded]
-        try:
-            yield Opened(opened, loaded, options, tuple(dict.fromkeys(said)))
-        finally:
-            opened.cleanup()
+        yield Opened(opened, loaded, options, tuple(dict.fromkeys(said)))

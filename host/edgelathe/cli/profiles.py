@@ -41,8 +41,7 @@ def check(shell: Shell, profile: Profile) -> int:
     from edgelathe.recipes.applicable import check_space
 
     problems = [str(problem) for problem in profiles.check(profile)]
-    if not problems:
-        problems = check_space(profiles.load(profile))
+    problems += [text for text in check_space(profiles.recipes(profile), profile) if text not in problems]
     document = {"schema": "edgelathe.check/1", "profile": profile, "problems": problems}
     shell.answer(document)
     return 1 if problems else 0

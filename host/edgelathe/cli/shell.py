@@ -53,7 +53,11 @@ class Shell:
         else:
             from edgelathe.report import terminal
 
-            terminal.console().print(terminal.render(document) if view is None else view)
+            shown = terminal.render(document) if view is None else view
+            if sys.stdout.isatty():
+                terminal.console().print(shown)
+            else:
+                sys.stdout.write(terminal.text(shown, sys.stdout.encoding) + "\n")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Bar]:

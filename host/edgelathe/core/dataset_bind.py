@@ -68,6 +68,9 @@ def _find(dataset: Dataset, signature: Signature, info: TensorInfo) -> Array:
     for name in names:
         if name in have:
             return have[name]
+    if len(signature.inputs) == 1 and len(have) == 1 and dataset.name.endswith(".toml"):
+        what = f"`inputs` names '{next(iter(have))}', the model's input is '{info.name}'"
+        raise UserError(dataset.name, what, "leave `inputs` out, or give it that name")
     listed = ", ".join(n or "one without a name" for n in have)
     mend = f'name it x, or describe the data in a .toml with inputs = {{ "{info.name}" = "..." }}'
     if len(signature.inputs) > 1:

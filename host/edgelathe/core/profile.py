@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import UserError
-from edgelathe.core.profile_file import Problem, check, load, names
+from edgelathe.core.profile_file import Problem, check, load, names, recipes
 from edgelathe.core.profile_types import GPU_FEATURES, RUNTIMES, Hardware, Profile, RuntimeChoice, family, normalize
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Hardware", "Problem", "Profile", "RuntimeChoice",
-    "check", "choose", "fits", "hardware", "load", "names", "propose", "runtimes_for",
+    "check", "choose", "fits", "hardware", "load", "names", "propose", "recipes", "runtimes_for",
 ]  # fmt: skip
 
 _GENERIC = {"arm": "arm-cpu", "x86": "x86-cpu"}

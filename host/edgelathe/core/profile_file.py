@@ -59,6 +59,14 @@ def check(name_or_path: str | Path) -> list[Problem]:
     return _read(path, shown, ())[1]
 
 
+def recipes(name_or_path: str | Path) -> dict[str, list[str]]:
+    """The recipe texts of a profile by model format, as far as they can be read beside other mistakes."""
+    path, shown = _locate(name_or_path)
+    found = _read(path, shown, ())[0].get("recipes")
+    lists = found.items() if isinstance(found, dict) else ()
+    return {str(k): [t for t in v if isinstance(t, str)] for k, v in lists if isinstance(v, list)}
+
+
 def _folders() -> list[Path]:
     """Where profiles are looked up: the user's folder, then the packaged one."""
     package = Path(str(package_files("edgelathe")))

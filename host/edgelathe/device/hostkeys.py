@@ -97,8 +97,8 @@ def check(endpoint: Endpoint, key: HostKey, device: str, fingerprint: str | None
         raise UnknownHostKey(
             device,
             f"the host key of {endpoint.address} is not known: {key.type} {key.fingerprint}",
-            f"compare it on the device, then `edgelathe device add NAME ssh://{endpoint.user}@{endpoint.address} "
-            f"--fingerprint {key.fingerprint}`",
+            "read it on the device with `ssh-keygen -l -f /etc/ssh/ssh_host_ed25519_key.pub`, then "
+            f"`edgelathe device add NAME ssh://{endpoint.alias} --fingerprint SHA256:...`",
         )
     if normalized(fingerprint) != key.fingerprint:
         raise wrong_fingerprint(endpoint, key, device, fingerprint)

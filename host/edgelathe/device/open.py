@@ -113,13 +113,6 @@ class Device:
                 raise
         return session
 
-    def cleanup(self) -> None:
-        """Remove the arrays that this connection put into the device's store; models stay, for the next run."""
-        names = sorted({sha for _, sha in self._arrays.values()})
-        if names and self.client.usable:
-            self.client.request("remove", {"sha256": names})
-        self._arrays.clear()
-
     def _put(self, data: memoryview, sha256: str | None = None) -> str:
         sha256 = sha256 or hashlib.sha256(data).hexdigest()
         have = self.client.request("have", {"sha256": [sha256]}).head

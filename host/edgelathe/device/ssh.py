@@ -161,7 +161,8 @@ class SshChannel:
 
     def close(self) -> None:
         """See Channel: the device's sshd closes the program's input, which ends the agent."""
-        self._channel.close()
+        with contextlib.suppress(Exception):  # a link that broke cannot say goodbye, and is as good as closed
+            self._channel.close()
 
     def _still_there(self, limit: float | None) -> None:
         if limit is not None:

@@ -25,6 +25,7 @@ class Measured:
         ratios: the same for the ratio to the baseline, from interleaved blocks, where there is one.
         outputs: [n, ...] of the first output; n is smaller than the dataset where evaluation stopped early.
         rejected: why this candidate is out although it ran, or empty.
+        stopped: why its evaluation ended early, or empty.
     """
 
     options: SessionOptions
@@ -37,6 +38,7 @@ class Measured:
     peak_bytes: int | None = None
     warnings: tuple[str, ...] = ()
     rejected: str = ""
+    stopped: str = ""
 
 
 class Measure(Protocol):
@@ -85,10 +87,16 @@ class Entry:
     def of(cls, candidate: Candidate, m: Measured, recipe_toml: str) -> Entry:
         """A candidate with what was measured filled in."""
         filled = candidate.with_(
-            status="rejected" if m.rejected else "measured", why=m.rejected, options=m.options, latency=m.latency,
-            accuracy=m.accuracy, throughput=1000 / m.latency.mean, peak_bytes=m.peak_bytes, load_ms=m.load_ms,
+            status="rejected" if m.rejected else "measured",
+            why=m.rejected or m.stopped,
+            options=m.options,
+            latency=m.latency,
+            accuracy=m.accuracy,
+            throughput=1000 / m.latency.mean,
+            peak_bytes=m.peak_bytes,
+            load_ms=m.load_ms,
             warnings=candidate.warnings + m.warnings,
-        )  # fmt: skip
+        )
         return cls(filled, m.claims, m.ratios, recipe_toml)
 
 

@@ -125,7 +125,6 @@ def _perform(
             document = _loop(scene, store, run, listen, start)
             write(store, document, job.out, job.force)
             store.set_run_state(run, "done", result=document, met=bool(document["met"]))
-            device.cleanup()
     return document
 
 

@@ -117,6 +117,10 @@ class Rig:
                 ratios["accuracy"] = metrics.against(self._metric, start, drop).scaled(1 / start)
             claims = {"accuracy": value, "accuracy.drop": drop, **self._claims(model, options, session, series)}
             measured = self._measured(session, options, series, accuracy, claims, ratios, got)
+        if len(got) < len(outputs):
+            measured = replace(
+                measured, stopped=f"stopped after {len(got):,} of {len(outputs):,} samples: out of reach"
+            )
         level = metrics.chance(self._metric, labels, got.reshape(len(got), -1).shape[1])
         if metrics.fell_to_chance(self._metric, value, drop, level):
             return replace(

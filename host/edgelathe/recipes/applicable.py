@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from edgelathe.core import recipe as grammar
 from edgelathe.core.errors import UserError
-from edgelathe.core.profile import Profile, hardware
+from edgelathe.core.profile import Hardware
 from edgelathe.model.types import Format
 from edgelathe.recipes.resolve import resolve
 from edgelathe.recipes.table import STEPS
 
 _FORMATS: tuple[Format, ...] = ("onnx", "tflite")
+_BARE = Hardware(None, frozenset())
 
 
 def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
@@ -23,15 +24,13 @@ def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
     return {op: tuple(names) for op, names in out.items()}
 
 
-def check_space(profile: Profile) -> list[str]:
-    """What is wrong with the recipes of a profile, one line each."""
+def check_space(recipes: Mapping[str, Iterable[str]], where: str) -> list[str]:
+    """What is wrong with the recipes of a profile, one line each. `where` names its file."""
     problems = []
     for format in _FORMATS:
-        for text in profile.recipes.get(format, ()):
+        for text in recipes.get(format, ()):
             try:
-                resolve(
-                    grammar.parse(text), format, hardware(profile, None), f"{profile.name}: recipes.{format}: '{text}'"
-                )
+                resolve(grammar.parse(text), format, _BARE, f"{where}: recipes.{format}: '{text}'")
             except UserError as e:
                 problems.append(str(e))
     return problems

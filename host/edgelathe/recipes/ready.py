@@ -11,7 +11,7 @@ from edgelathe.core import dataset
 from edgelathe.core import profile as profiles
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import Probe, SessionOptions
-from edgelathe.core.errors import UserError
+from edgelathe.core.errors import DeviceError, UserError
 from edgelathe.core.profile import Hardware, Profile, runtimes_for
 from edgelathe.core.recipe import Recipe
 from edgelathe.model.graph import layers
@@ -23,15 +23,15 @@ _SESSION = ("runtime", "provider", "threads")
 
 
 def choose_session(profile: Profile, format: Format, probe: Probe | None, threads: int | None = None) -> SessionOptions:
-    """The profile's first way to run this format that the device has. Raises UserError when it has none."""
+    """The profile's first way to run this format that the device has. Raises DeviceError when it has none."""
     choices = runtimes_for(profile, format, probe)
     if not choices:
-        where = f"profile '{profile.name}'" if probe is None else probe.name
-        raise UserError(
-            where,
-            f"no runtime of profile '{profile.name}' for {format} models is there",
-            "run `edgelathe device install`",
-        )
+        if probe is None:
+            raise UserError(
+                f"profile '{profile.name}'", f"has no runtime for {format} models", "choose another profile"
+            )
+        what = f"no runtime of profile '{profile.name}' for {format} models is there"
+        raise DeviceError(probe.name, what, f"run `edgelathe device install {probe.name}`")
     first = choices[0]
     return SessionOptions(first.runtime, first.provider, threads or first.threads, dict(first.config))
 

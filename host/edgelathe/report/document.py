@@ -56,9 +56,10 @@ def fit_document(
 def mark_pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The same candidates, `pareto` where no other is at least as good in size, p50 and drop, and better in one.
 
-    Only measured ones take part. The baseline has a drop of 0.
+    Only measured ones take part, and those evaluated on every sample. The baseline has a drop of 0.
     """
-    costs = {i: cost for i, c in enumerate(candidates) if (cost := _cost(c))}
+    most = max((c.accuracy.n for c in candidates if c.accuracy), default=0)
+    costs = {i: cost for i, c in enumerate(candidates) if (cost := _cost(c)) and c.accuracy and c.accuracy.n == most}
     return [
         c.with_(pareto=i in costs and not any(_dominates(other, costs[i]) for other in costs.values()))
         for i, c in enumerate(candidates)

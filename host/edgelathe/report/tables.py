@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,22 +49,24 @@ def benchmark(document: Doc) -> RenderableType:
     results = document["results"]
     unit, factor = units.time_unit([r["latency_ms"]["p50"] for r in results])
     made = table("  model", f">p50 {unit}", f">p95 {unit}", f">p99 {unit}", ">n", "session")
+    names = units.short([r["model"] for r in results])
     for r in results:
         figures = r["latency_ms"]
         cells = [_percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
-        made.add_row(Text(f"  {units.base(r['model'])}"), *cells, f"{figures['n']:,}", Text(_session(r)))
-    lines = [Text(_comparison(c)) for c in document.get("comparisons", [])]
+        made.add_row(Text(f"  {names[r['model']]}"), *cells, f"{figures['n']:,}", Text(_session(r)))
+    lines = [Text(_comparison(c, names)) for c in document.get("comparisons", [])]
     return Group(made, *lines, *_warnings(results))
 
 
 def evaluation(document: Doc) -> RenderableType:
     """`edgelathe.eval/1`: accuracy with its 95 % interval, and parity with the host."""
     lines = []
+    names = units.short([r["model"] for r in document["results"]])
     for r in document["results"]:
         a = r["accuracy"]
         scale, places = (100, 1) if a["metric"] in units.SHARES else (1, 4)
         ends = [None if a[k] is None else a[k] * scale for k in ("low", "high")]
-        text = f"{units.base(r['model'])}   {units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
+        text = f"{names[r['model']]}   {units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
         text += f"{units.bracket(ends[0], ends[1], places)} of {a['n']:,}"
         parity = r.get("parity") or {}
         if parity.get("same") is not None:
@@ -95,7 +98,7 @@ def compressed(document: Doc) -> RenderableType:
 def inspection(document: Doc) -> RenderableType:
     """`edgelathe.inspect/1`: signature, totals and the layers with their shares."""
     head = [
-        f"{document['format']}".upper(),
+        units.FORMATS.get(document["format"], document["format"]),
         units.size(document["bytes"]),
         f"{units.count(document['parameters'])} parameters",
     ]
@@ -184,7 +187,13 @@ def rollout(document: Doc) -> RenderableType:
     for d in found:
         runtimes = ", ".join(f"{r['name']} {r['version']}" for r in d.get("runtimes") or [])
         sign = Text("✓", "green") if d["state"] in GOOD else Text("✗", "red")
-        texts = (d["name"], d.get("group") or "", d["state"], d.get("agent") or units.DASH, runtimes or units.DASH)
+        texts = (
+            d["name"],
+            d.get("group") or "",
+            d["state"],
+            (d.get("agent") or units.DASH)[:12],
+            runtimes or units.DASH,
+        )
         made.add_row(sign, *map(Text, texts), units.size(d.get("free_bytes")), Text(d.get("why") or ""))
     good_first = sorted(states.items(), key=lambda pair: pair[0] not in GOOD)
     total = [f"{len(found)} device{'s' * (len(found) != 1)}", *(f"{n} {state}" for state, n in good_first)]
@@ -229,8 +238,12 @@ def _words(value: Any) -> str:
 
 
 def _short(name: str, most: int = 56) -> str:
-    """A layer's name in a table; converters make names of hundreds of characters, whose ends tell them apart."""
-    return name if len(name) <= most else f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
+    """A layer's name on a terminal; converters make names of hundreds of characters, whose ends tell them apart."""
+    return (
+        name
+        if len(name) <= most or not sys.stdout.isatty()
+        else f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
+    )
 
 
 def _tensor(t: Doc) -> str:
@@ -255,8 +268,8 @@ def _session(result: Doc) -> str:
     return " · ".join(filter(None, [*parts, *(f"{k}={v}" for k, v in options["config"].items())]))
 
 
-def _comparison(c: Doc) -> str:
-    a, b = units.base(c["a"]), units.base(c["b"])
+def _comparison(c: Doc, names: Mapping[str, str]) -> str:
+    a, b = names[c["a"]], names[c["b"]]
     words = {
         "faster": f"{b} is faster than {a}",
         "slower": f"{b} is slower than {a}",

@@ -81,6 +81,14 @@ def fit(document: Mapping[str, Any], judged: view.Judged | None = None) -> Rende
     return Group(*parts)
 
 
+def text(shown: RenderableType, encoding: str = "utf-8") -> str:
+    """What `console` prints off a terminal, in characters of `encoding`; no blanks at the ends of lines."""
+    buffer = io.StringIO()
+    console(buffer).print(shown)
+    lines = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    return lines if "utf" in encoding.lower() else lines.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+
+
 def candidates(document: Mapping[str, Any], judged: view.Judged | None = None) -> RenderableType:
     """The table of candidates: figures with their uncertainty, verdicts as signs, an arrow at the chosen one."""
     table = tables.table("  candidate", *(f">{c.heading}" for c in view.columns(document)), "")
@@ -91,7 +99,7 @@ def candidates(document: Mapping[str, Any], judged: view.Judged | None = None) -
         table.add_row(
             Text(f"  {row.name}"),
             *cells,
-            Text("<- chosen" if row.chosen else row.status if row.note else ""),
+            Text(("<- chosen" if document["met"] else "<- closest") if row.chosen else row.status if row.note else ""),
             style=style,
         )
         if row.note and row.note != row.status:

@@ -137,6 +137,8 @@ def quantity(name: str, accuracy_metric: str, value: float | None) -> str:
     return _QUANTITIES[name.partition(".")[0]](value)
 
 
+FORMATS: Mapping[str, str] = {"onnx": "ONNX", "tflite": "TFLite"}
+
 _QUANTITIES: Mapping[str, Callable[[float], str]] = {
     "latency": duration,
     "load": duration,
@@ -155,6 +157,17 @@ def when(iso: str | None) -> str:
 def base(path: str) -> str:
     """The last part of a path; a name without folders is left as it is."""
     return PurePath(path).name or path
+
+
+def short(paths: Sequence[str]) -> dict[str, str]:
+    """Each path as its shortest end that no other shares: every fit calls its model `model.onnx`."""
+    out = {}
+    for path in paths:
+        parts = PurePath(path).parts
+        others = [PurePath(p).parts for p in paths if p != path]
+        n = next((n for n in range(1, len(parts)) if all(o[-n:] != parts[-n:] for o in others)), len(parts))
+        out[path] = str(PurePath(*parts[-n:])) if parts else path
+    return out
 
 
 def _zero(value: float, places: int) -> str:

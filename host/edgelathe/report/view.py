@@ -143,7 +143,7 @@ def facts(document: Doc) -> list[tuple[str, str]]:
     about += ["emulated" if device.get("emulated") else None, f"profile {document['profile']}"]
     limits = " · ".join(line["expr"] for line in document["budget"])
     return [
-        (units.base(model["path"]), f"{str(model['format']).upper()} · {units.size(model['bytes'])}"),
+        (units.base(model["path"]), f"{units.FORMATS.get(model['format'], '')} · {units.size(model['bytes'])}"),
         (str(device.get("name", "local")), " · ".join(str(a) for a in about if a)),
         *([("budget", limits)] if limits else []),
     ]
