@@ -7,7 +7,7 @@ import sys
 from typing import Dict, List
 
 USAGE = "usage: edgelathe_agent [--root DIR] [--agent SHA256] [--child]\n"
-DEFAULT_ROOT = os.path.join("~", ".local", "share", "edgelathe")
+DEFAULT_ROOT = os.path.join("~", ".local", "share", "edgelathe-agent")
 
 
 def main(args: List[str]) -> int:
