@@ -40,6 +40,6 @@ def demo(
         }  # fmt: skip
         job = jobs.make(jobs.absolute({k: v if k == "budget" else str(v) for k, v in options.items()}, Path.cwd()))
         target = shell.target(job.device, store)
-        code = perform_fit(shell, store, lambda hear: perform.fit(job, target, store, hear, shell.ssh_config))
-    shell.say(f"open {out / 'report.html'} · next: edgelathe fit --help")
+        code = perform_fit(shell, store, job.out, lambda hear: perform.fit(job, target, store, hear, shell.ssh_config))
+    shell.say("next: edgelathe fit --help")
     return code

@@ -74,16 +74,20 @@ def fit(
         if resume is not None:
             run = store.run(resume)
             target = shell.target(on or run.device, store)
+            out = run.job["job"]["out"]
             return perform_fit(
-                shell, store, lambda hear: perform.resume(run.run, target, store, hear, shell.ssh_config)
+                shell, store, out, lambda hear: perform.resume(run.run, target, store, hear, shell.ssh_config)
             )
         job = jobs.make({**(jobs.read(file) if file else {}), **given})
         target = shell.target(job.device, store)
-        return perform_fit(shell, store, lambda hear: perform.fit(job, target, store, hear, shell.ssh_config))
+        return perform_fit(shell, store, job.out, lambda hear: perform.fit(job, target, store, hear, shell.ssh_config))
 
 
-def perform_fit(shell: Shell, store: Store, work: Callable[[Listener], dict[str, Any]]) -> int:
-    """Run a fit with its progress shown, then show the answer; also what is there of a stopped one, with `--json`."""
+def perform_fit(shell: Shell, store: Store, out: str, work: Callable[[Listener], dict[str, Any]]) -> int:
+    """Run a fit with its progress shown, then show the answer and where its results are (`out`).
+
+    With `--json` also what is there of a stopped one.
+    """
     from edgelathe.fit.perform import Listener, Stopped
     from edgelathe.fit.records import judged, running_document
     from edgelathe.report import terminal
@@ -100,4 +104,6 @@ def perform_fit(shell: Shell, store: Store, work: Callable[[Listener], dict[str,
             shell.answer(running_document(store, e.run))
         raise
     shell.answer(document, terminal.fit(document, judged(store, document["run"])))
+    report = Path(out) / "report.html"
+    shell.say(f"open {report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report}")
     return 0 if document["met"] else 1
