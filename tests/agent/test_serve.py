@@ -200,7 +200,7 @@ def test_the_default_root_is_in_the_users_data_folder(tmp_path):
     out = subprocess.run(
         [sys.executable, "-m", "edgelathe_agent"], input=b"", capture_output=True, env=env, check=True
     ).stdout
-    assert f'"root":"{tmp_path}/.local/share/edgelathe"'.encode() in out
+    assert f'"root":"{tmp_path}/.local/share/edgelathe-agent"'.encode() in out
 
 
 def test_unknown_arguments_are_refused_with_the_usage():
