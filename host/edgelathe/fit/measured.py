@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,6 +98,3 @@ class Entry:
             warnings=candidate.warnings + m.warnings,
         )
         return cls(filled, m.claims, m.ratios, recipe_toml)
-
-
-Tell = Callable[[str], None]

@@ -25,8 +25,6 @@ from edgelathe.model.types import Model
 from edgelathe.stats import latency, metrics, quantile, ratio, stopping
 from edgelathe.stats.metrics import Metric
 
-STATISTICS = ("p50", "p90", "p95", "p99", "mean")
-
 #: Fresh sessions behind a claim on load time or memory: the smallest one-sided 95% bound on a median needs 5.
 FRESH = 7
 
@@ -103,7 +101,9 @@ class Rig:
         base = self._baseline_session()
         with self._open(model, options) as session:
             base_series, series = self._bench([base, session])
-            ratios = {f"latency.{s}": ratio.compare(base_series.blocks, series.blocks, s).claim for s in STATISTICS}
+            ratios = {
+                f"latency.{s}": ratio.compare(base_series.blocks, series.blocks, s).claim for s in latency.STATISTICS
+            }
             ratios["throughput"] = ratios["latency.mean"].inverse()
             got = self._outputs(model, session, (lambda _: False) if whole else self._hopeless(outputs))
             labels = metrics.targets(self._metric, self._data.labels, outputs)[: len(got)]
@@ -193,7 +193,7 @@ class Rig:
 
     def _claims(self, model: Model, options: SessionOptions, session: Session, series: Series) -> dict[str, Claim]:
         """What does not depend on the answers: times, size, and load and memory where the budget asks for them."""
-        times = {f"latency.{s}": latency.claim(series.blocks, s) for s in STATISTICS}
+        times = {f"latency.{s}": latency.claim(series.blocks, s) for s in latency.STATISTICS}
         return {
             **times,
             "throughput": times["latency.mean"].inverse(1000),
