@@ -15,9 +15,9 @@ import pytest
 from edgelathe.core.device import SessionOptions, Target
 from edgelathe.core.errors import UserError
 from edgelathe.device.errors import AgentRefusal, ConnectionLost, ModelFailure
-from edgelathe.device.measure import BenchPlan, bench, evaluate
 from edgelathe.device.open import open_device, resolve
 from edgelathe.device.session import Limits
+from edgelathe.measure.interleave import BenchPlan, bench, evaluate
 from edgelathe.model.types import Model
 from edgelathe_agent.protocol import CHUNK
 from support.sshd import children, gone

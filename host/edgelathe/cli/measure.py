@@ -44,8 +44,8 @@ def bench(
     order, so that drift of the machine hits all models alike.
     """
     from edgelathe.core import dataset
-    from edgelathe.device.measure import BenchPlan
-    from edgelathe.fit.trial import bench_document
+    from edgelathe.measure.bench import bench_document
+    from edgelathe.measure.interleave import BenchPlan
 
     samples = dataset.load(data) if data else None
     plan = BenchPlan(min_ms=min_time * 1000, max_ms=max(max_time, min_time) * 1000)
@@ -69,7 +69,7 @@ def eval_(
     the same bytes.
     """
     from edgelathe.core import dataset
-    from edgelathe.fit.trial import eval_document
+    from edgelathe.measure.accuracy import eval_document
 
     samples = dataset.load(data)
     with _opened(shell, models, device, profile, threads) as (on, loaded, options, said), shell.progress() as bar:
@@ -91,7 +91,7 @@ def _opened(shell: Shell, models: list[str], device: str, profile: str | None, t
     """The device with the models loaded (before it is asked for anything) and how each is to run there."""
     from edgelathe.core import profile as profiles
     from edgelathe.device.open import open_device
-    from edgelathe.fit.trial import options_of
+    from edgelathe.measure.options import options_of
     from edgelathe.model import io
     from edgelathe.recipes.ready import remarks
 

@@ -16,10 +16,10 @@ from edgelathe.core.dataset import Dataset, take
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.result import Accuracy
 from edgelathe.device.errors import ModelFailure
-from edgelathe.device.measure import BenchPlan, Series, bench, evaluate
 from edgelathe.device.open import Device
 from edgelathe.device.session import Session
 from edgelathe.fit.measured import Measured
+from edgelathe.measure.interleave import BenchPlan, Series, bench, evaluate
 from edgelathe.model.run import batch_size, real
 from edgelathe.model.types import Model
 from edgelathe.stats import latency, metrics, quantile, ratio, stopping

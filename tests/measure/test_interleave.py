@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgelathe.device.measure import COLD, BenchPlan, bench, evaluate
 from edgelathe.device.session import Timed
+from edgelathe.measure.interleave import COLD, BenchPlan, bench, evaluate
 
 
 class Fake:
