@@ -30,6 +30,10 @@ _F_SETPIPE_SZ = 1031
 _OOM_SCORE = b"800"
 
 
+Tick = Optional[Callable[[], None]]
+"""What is done `every` so many seconds while a child is waited for."""
+
+
 class GoneError(Exception):
     """The host closed the connection."""
 
@@ -119,14 +123,16 @@ class Jobs:
             with contextlib.suppress(BrokenPipeError):
                 write_all(job.process.stdin.fileno(), request)
 
-    def wait(self, job: Job, seconds: float = 0, memory_bytes: int = 0, every: float = 0.05) -> Frame:
+    def wait(
+        self, job: Job, seconds: float = 0, memory_bytes: int = 0, every: float = 0.05, tick: Tick = None
+    ) -> Frame:
         """The answer of a child.
 
-        `seconds` and `memory_bytes` (RSS, looked at `every` so many seconds) are limits, 0: none. Raises AgentError:
+        `seconds` and `memory_bytes` (RSS, looked at `every` so many seconds, when `tick` is called too) are limits, 0: none. Raises AgentError:
         "crash", "time" or "memory"; the child and what it started are gone then.
         """
         end = time.monotonic() + seconds if seconds else None
-        pause = every if memory_bytes else None
+        pause = every if memory_bytes or tick else None
         while True:
             frame = self._frame(job)
             if frame is not None:
@@ -141,7 +147,16 @@ class Jobs:
                 if rss is not None and rss > memory_bytes:
                     what = f"{rss} bytes resident, {memory_bytes} allowed"
                     raise self._over(job, "memory", what, "raise the limit or use a smaller model")
+            if tick:
+                tick()
             self.pump(min((t for t in (left, pause) if t is not None), default=None))
+
+    def sleep(self, seconds: float, every: float, tick: Callable[[], None]) -> None:
+        """Do nothing but call `tick` (`every` 0: once) for so long; a host that goes away ends it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            tick()
+            self.pump(min(left, every) if every else left)
 
     def lines(self, job: Job) -> Iterator[str]:
         """What a child writes, line by line, until it ends; its return code is known then."""

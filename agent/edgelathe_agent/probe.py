@@ -46,6 +46,7 @@ def describe(root: str, agent_root: str) -> Dict[str, Any]:
         "pip": importlib.util.find_spec("pip") is not None,
         "ensurepip": importlib.util.find_spec("ensurepip") is not None,
         "free_bytes": free_bytes(agent_root),
+        "clusters": [],
         **clock(root),
     }
 

@@ -43,21 +43,34 @@ class Verb(NamedTuple):
     answer: Tuple[str, ...]
 
 
-_OBJ, _TEXT, _INT, _NUM, _LIST = (dict,), (str,), (int,), (int, float), (list,)
+_OBJ, _TEXT, _INT, _NUM, _LIST, _FLAG = (dict,), (str,), (int,), (int, float), (list,), (bool,)
 
 VERBS: Dict[str, Verb] = {
     # What the machine is; null: unknown. runtimes: [{"name", "version", "providers"}], each imported in a child of its
     # own; one that is there but cannot be imported is in `broken`: [{"name", "why"}]. `features` as the kernel names
-    # them. conditions: as `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}].
+    # them. clusters: [{"name", "cpus": [number], "max_khz"}], cores of one kind together, fastest first. conditions: as
+    # `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}].
     "probe": Verb(
         {},
         ("machine", "cpu", "features", "cores", "memory_bytes", "memory_free_bytes", "model", "system", "kernel",
          "libc", "bits", "python", "implementation", "executable", "pip", "ensurepip", "free_bytes", "governor",
-         "clock_max_khz", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions"),
+         "clock_max_khz", "clusters", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions"),
     ),
-    # Clocks {cpu: kHz}, temperatures {sensor: Celsius}, load average of the last minute, whether it is throttled now
-    # (null: unknown), and how often it was since boot (null: not counted).
-    "sense": Verb({}, ("clocks_khz", "temperatures_c", "load1", "throttled", "throttle_count")),
+    # Clocks {cpu: kHz}, governors {cpu: name}, temperatures {sensor: Celsius}, load average of the last minute, whether
+    # it is throttled now (null: unknown), why [text], and how often it was since boot (null: not counted). cpu_s: seconds
+    # of all CPUs since boot {"busy", "idle", "steal"}; swap_pages: in and out since boot; gpu_khz; power_mode: that of
+    # nvpmodel; clocks_locked: by jetson_clocks. time_ns: {"wall", "monotonic", "boot"}: the last one counts suspension.
+    "sense": Verb(
+        {},
+        ("clocks_khz", "governors", "temperatures_c", "load1", "throttled", "throttle_why", "throttle_count", "cpu_s",
+         "swap_pages", "gpu_khz", "power_mode", "clocks_locked", "time_ns"),
+    ),
+    # Power for `seconds` of doing nothing: as `power` of `time`. meters: labels of the probe's power and energy sensors.
+    "watch": Verb({"seconds": _NUM, "meters": _LIST}, ("power",)),
+    # Make the machine quieter (governor, jetson_clocks) or, with `on` false, as it was before. It is put back when the
+    # connection ends too, however that is, or after `seconds` where `keep` lets it outlive the connection. changed,
+    # refused: [{"what", "was", "is", "why"}].
+    "tune": Verb({"on": _FLAG, "keep": _FLAG, "seconds": _NUM}, ("changed", "refused")),
     # Content-addressed files. `sizes`: bytes of each file that is whole, `partial`: of each broken transfer.
     "have": Verb({"sha256": _LIST}, ("sizes", "partial")),
     # One chunk in the payload, at `offset` of a file of `size` bytes; a transfer is taken up at what `have` says of its
@@ -65,26 +78,41 @@ VERBS: Dict[str, Verb] = {
     "put": Verb({"sha256": _TEXT, "size": _INT, "offset": _INT}, ("received", "done")),
     # `removed`: how many files, whole or partial, were there.
     "remove": Verb({"sha256": _LIST}, ("removed",)),
-    # A model in a child process of its own. `provider` of the answer is the one that runs its nodes; inputs and
-    # outputs: [{"name", "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length.
+    # A model in a child process of its own, on these CPUs ([]: any); `cold`: its file is read from the disk, not from
+    # the page cache; `profile`: it can be traced. build_ms: part of load_ms that built an engine for this machine (null:
+    # none is built). `provider` of the answer is the one that runs its nodes; inputs and outputs: [{"name", "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length.
     # limits: {"memory_bytes": most RSS of the child, "seconds": most time of one request}; 0 or left out: none.
     "open": Verb(
         {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
-         "limits": _OBJ},
-        ("session", "version", "provider", "load_ms", "inputs", "outputs", "warnings"),
+         "cpus": _LIST, "cold": _FLAG, "profile": _FLAG, "limits": _OBJ},
+        ("session", "version", "provider", "load_ms", "build_ms", "inputs", "outputs", "warnings"),
     ),
     # Arrays for a session: {input: {"sha256", "dtype", "shape": [n, ...]}}, raw C-order bytes in the store. Axis 0 of
-    # each counts samples; a call takes one (or as many as the model's fixed batch).
-    "feed": Verb({"session": _INT, "inputs": _OBJ}, ("samples",)),
-    # Calls in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached. The payload of the
-    # answer: nanoseconds of each call, int64 little-endian. conditions: {"before", "after", "throttled"}: as `sense`
-    # answers, and whether it was throttled between (null: unknown).
-    "time": Verb({"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM}, ("calls", "conditions")),
+    # each counts samples; a call takes `batch` of them (0: one, or as many as the model's fixed batch). Up to `streams`
+    # calls run at once. `batch` of the answer: samples of a call.
+    "feed": Verb({"session": _INT, "inputs": _OBJ, "batch": _INT, "streams": _INT}, ("samples", "batch")),
+    # Queries in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached. A query is one call,
+    # or as many as `samples` take, given to the streams at once; it ends when the last of them does. `period_ms`: a query
+    # starts so long after the start of the one before, or at once when that took longer. The payload of the answer:
+    # nanoseconds of each query, int64 little-endian; pauses are not in them. conditions: {"before", "after", "throttled"}:
+    # as `sense` answers, and whether it was throttled between (null: unknown). cpu_ns: CPU time of the child; wall_ns:
+    # time of all. late: queries that started after their time. power: null, or, where `meters` names sensors,
+    # [{"label", "kind": "power|energy", "unit": "W|J", "t_ns": [..], "values": [..]}], t_ns from the start of the first.
+    # split: null, or {"copy_in_ns", "compute_ns", "copy_out_ns"}, medians of calls on a GPU.
+    "time": Verb(
+        {"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM, "samples": _INT, "period_ms": _NUM,
+         "meters": _LIST},
+        ("calls", "conditions", "cpu_ns", "wall_ns", "late", "power", "split"),
+    ),
+    # Calls of a session opened with `profile`, in a row. The payload: JSON, [{"name", "op", "provider", "ns": [of each
+    # call]}] for the nodes in the order that they ran, then unprofiled calls are timed by `time` of another session.
+    "trace": Verb({"session": _INT, "first": _INT, "calls": _INT}, ("calls", "total_ns")),
     # Outputs of `count` samples from `first` on, batch 1 (or the model's fixed batch).
     # outputs: [{"name", "dtype", "shape": [count, ...]}]; the payload is their bytes, one after the other.
     "infer": Verb({"session": _INT, "first": _INT, "count": _INT}, ("outputs",)),
-    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded (null: unknown).
-    "close": Verb({"session": _INT}, ("peak_bytes",)),
+    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded (null: unknown), likewise
+    # peak_pss_bytes, without what it shares with others; gpu_bytes: GPU memory in use above that before.
+    "close": Verb({"session": _INT}, ("peak_bytes", "peak_pss_bytes", "gpu_bytes")),
     # A virtual environment under the root, from this Python: wheels (of the store, [{"name", "sha256"}]) are unpacked,
     # requirements are installed from the device's own index by pip, whose lines are progress. `python` is the new
     # interpreter, ROOT/venv/bin/python, which the children of this agent use from now on.
@@ -130,6 +158,6 @@ def check_request(head: Dict[str, Any]) -> None:
         raise AgentError("request", f"no request {head.get('do')!r}", "install the agent again")
     for name, types in verb.fields.items():
         value = head.get(name)
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             wanted = " or ".join(t.__name__ for t in types)
             raise AgentError("request", f"{head['do']}.{name} is {value!r}, wanted {wanted}")

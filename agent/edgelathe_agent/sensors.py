@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 _ZONES = "sys/class/thermal/thermal_zone*"
@@ -48,6 +49,18 @@ def sense(root: str) -> Dict[str, Any]:
         "load1": _load(root),
         "throttled": throttled(root),
         "throttle_count": throttle_count(root),
+        "governors": {},
+        "throttle_why": [],
+        "cpu_s": None,
+        "swap_pages": None,
+        "gpu_khz": None,
+        "power_mode": None,
+        "clocks_locked": None,
+        "time_ns": {
+            "wall": time.time_ns(),
+            "monotonic": time.monotonic_ns(),
+            "boot": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        },
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Optional
 from edgelathe_agent import framing
 from edgelathe_agent.cas import FULL, Store
 from edgelathe_agent.framing import Frame, ProtocolError, TooLargeError
-from edgelathe_agent.jobs import GoneError, Job, Jobs, program, write_all
+from edgelathe_agent.jobs import GoneError, Job, Jobs, Tick, program, write_all
 from edgelathe_agent.protocol import MAX_REQUEST, PROTOCOL, RUNTIMES, AgentError, check_request
 from edgelathe_agent.verbs import HANDLERS
 
@@ -58,26 +58,28 @@ class Agent:
             env["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing outside the root is written
         return self.jobs.start([self.python, *args, "--child", "--root", self.root], env)
 
-    def ask(self, job: Job, head: Head, seconds: float = 0, memory: int = 0, every: float = 0.05) -> Frame:
+    def ask(
+        self, job: Job, head: Head, seconds: float = 0, memory: int = 0, every: float = 0.05, tick: Tick = None
+    ) -> Frame:
         """Send a child a request; its good answer, as `answer` gives it."""
         self.jobs.send(job, framing.pack(head))
-        return self.answer(job, seconds, memory, every)
+        return self.answer(job, seconds, memory, every, tick)
 
-    def answer(self, job: Job, seconds: float = 0, memory: int = 0, every: float = 0.05) -> Frame:
+    def answer(self, job: Job, seconds: float = 0, memory: int = 0, every: float = 0.05, tick: Tick = None) -> Frame:
         """A child's good answer without its `ok`; its error is raised as it came."""
-        frame = self.jobs.wait(job, seconds, memory, every)
+        frame = self.jobs.wait(job, seconds, memory, every, tick)
         if not frame.head.pop("ok", False):
             raise AgentError(**frame.head["error"])
         return frame
 
-    def ask_session(self, head: Head, every: float = 0.05) -> Frame:
+    def ask_session(self, head: Head, every: float = 0.05, tick: Tick = None) -> Frame:
         """The same for the child of an open session, which is closed when the child died over it."""
         number = head["session"]
         session = self.sessions.get(number)
         if session is None:
             raise AgentError("missing", f"no session {number!r}", "open the model again")
         try:
-            return self.ask(session.job, head, session.seconds, session.memory_bytes, every)
+            return self.ask(session.job, head, session.seconds, session.memory_bytes, every, tick)
         except AgentError as e:
             if e.kind in ("crash", "time", "memory"):
                 self.end_session(number)

@@ -44,6 +44,8 @@ class Session:
         """Load the model; `load_ms` counts from its file to a session that is ready, without imports."""
         from edgelathe_agent.runtimes import module
 
+        if head["cpus"]:
+            os.sched_setaffinity(0, head["cpus"])
         runtime, path = module(head["runtime"]), self._store.find(head["model"])
         version, _ = runtime.describe(head["runtime"])
         gc.collect()
@@ -58,7 +60,7 @@ class Session:
         gc.collect()
         gc.disable()  # no collection falls into a timed call
         return {
-            "version": version, "provider": engine.provider, "load_ms": load_ms, "inputs": engine.inputs,
+            "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": None, "inputs": engine.inputs,
             "outputs": engine.outputs, "warnings": engine.warnings,
         }, []  # fmt: skip
 
@@ -88,7 +90,7 @@ class Session:
         self._samples, self._staged = list(samples.values()), [-1]
         self._engine.bind({name: s.buffer for name, s in samples.items()})
         self._n = counts.pop()
-        return {"samples": self._n}, []
+        return {"samples": self._n, "batch": self._batch}, []
 
     def time(self, head: Head) -> Answer:
         """Time calls in a row; only the bare call lies between the two readings of the clock."""
@@ -97,7 +99,8 @@ class Session:
         calls, first = head["calls"], head["first"]
         most = framing.MAX_PAYLOAD // 8
         times = array.array("q")
-        end = clock() + int(head["min_ms"] * 1e6)
+        cpu, begun = time.process_time_ns(), clock()
+        end = begun + int(head["min_ms"] * 1e6)
         while (len(times) < calls or clock() < end) and len(times) < most:
             stage([(first + r) % n for r in range(batch)])
             start = clock()
@@ -107,7 +110,14 @@ class Session:
         self._note_peak()
         if sys.byteorder == "big":
             times.byteswap()
-        return {"calls": len(times)}, [times]
+        wall_ns = clock() - begun
+        return {
+            "calls": len(times),
+            "cpu_ns": time.process_time_ns() - cpu,
+            "wall_ns": wall_ns,
+            "late": 0,
+            "split": None,
+        }, [times]
 
     def infer(self, head: Head) -> Answer:
         """Outputs of samples first to first + count - 1, one after the other."""
@@ -138,7 +148,8 @@ class Session:
 
     def close(self, _: Head) -> Answer:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
-        return {"peak_bytes": None if self._base is None else max(0, self._peak - self._base)}, []
+        peak = None if self._base is None else max(0, self._peak - self._base)
+        return {"peak_bytes": peak, "peak_pss_bytes": None, "gpu_bytes": None}, []
 
     def _fed(self) -> None:
         if not self._n:

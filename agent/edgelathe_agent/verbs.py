@@ -49,6 +49,25 @@ def _sense(_: Agent, __: Head, ___: bytes) -> Answer:
     return sensors.sense("/"), b""
 
 
+def _watch(agent: Agent, head: Head, _: bytes) -> Answer:
+    from edgelathe_agent.power import Meter
+
+    meter = Meter("/", head["meters"])
+    agent.jobs.sleep(head["seconds"], meter.interval, meter.take)
+    return {"power": meter.readings()}, b""
+
+
+def _tune(agent: Agent, head: Head, _: bytes) -> Answer:
+    from edgelathe_agent import tune
+
+    changed, refused = (
+        tune.apply("/", agent.root, keep=head["keep"], seconds=head["seconds"])
+        if head["on"]
+        else tune.restore("/", agent.root)
+    )
+    return {"changed": changed, "refused": refused}, b""
+
+
 def _have(agent: Agent, head: Head, _: bytes) -> Answer:
     sizes, partial = agent.store.sizes(head["sha256"])
     return {"sizes": sizes, "partial": partial}, b""
@@ -94,11 +113,20 @@ def _feed(agent: Agent, head: Head, _: bytes) -> Answer:
 
 
 def _time(agent: Agent, head: Head, _: bytes) -> Answer:
+    from edgelathe_agent.power import Meter
     from edgelathe_agent.sensors import conditions, sense
 
+    meter = Meter("/", head["meters"])
     before = sense("/")
-    answer = agent.ask_session(head, every=0.25)  # seldom: what is timed must not feel the agent
-    return {**answer.head, "conditions": conditions(before, sense("/"))}, answer.body
+    # Without a meter seldom: what is timed must not feel the agent.
+    answer = agent.ask_session(head, every=meter.interval or 0.25, tick=meter.take)
+    after = sense("/")
+    return {**answer.head, "conditions": conditions(before, after), "power": meter.readings()}, answer.body
+
+
+def _trace(agent: Agent, head: Head, _: bytes) -> Answer:
+    answer = agent.ask_session(head)
+    return answer.head, answer.body
 
 
 def _infer(agent: Agent, head: Head, _: bytes) -> Answer:
@@ -131,6 +159,6 @@ def _wipe(agent: Agent, _: Head, __: bytes) -> Answer:
 
 #: One function a request, by the verbs of the protocol's table.
 HANDLERS: Dict[str, Callable[[Agent, Head, bytes], Answer]] = {
-    "probe": _probe, "sense": _sense, "have": _have, "put": _put, "remove": _remove, "open": _open, "feed": _feed,
-    "time": _time, "infer": _infer, "close": _close, "install": _install, "wipe": _wipe,
+    "probe": _probe, "sense": _sense, "watch": _watch, "tune": _tune, "have": _have, "put": _put, "remove": _remove, "open": _open, "feed": _feed,
+    "time": _time, "trace": _trace, "infer": _infer, "close": _close, "install": _install, "wipe": _wipe,
 }  # fmt: skip

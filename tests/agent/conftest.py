@@ -17,6 +17,10 @@ from edgelathe_agent.framing import Frame, pack, take
 PACKAGE = Path(__file__).parents[2] / "agent"
 
 
+#: What most tests leave at its least.
+DEFAULTS = {"feed": {"batch": 0, "streams": 1}, "time": {"samples": 0, "period_ms": 0, "meters": []}}
+
+
 class Agent:
     """A started agent; `ask` gives the answer's frame, `refused` the error of a bad one."""
 
@@ -40,7 +44,7 @@ class Agent:
 
     def send(self, do: str, body: bytes = b"", **fields) -> int:
         self._last += 1
-        self.process.stdin.write(pack({"id": self._last, "do": do, **fields}, body))
+        self.process.stdin.write(pack({"id": self._last, "do": do, **DEFAULTS.get(do, {}), **fields}, body))
         return self._last
 
     def answer(self) -> Frame:
@@ -72,7 +76,7 @@ class Agent:
         onnx = runtime == "onnxruntime"
         fields = {
             "format": "onnx" if onnx else "tflite", "provider": "CPUExecutionProvider" if onnx else "CPU",
-            "threads": 1, "config": {}, "limits": {"seconds": 60},
+            "threads": 1, "config": {}, "cpus": [], "cold": False, "profile": False, "limits": {"seconds": 60},
         }  # fmt: skip
         return self.ask("open", model=self.put(model), runtime=runtime, **{**fields, **more}).head
 

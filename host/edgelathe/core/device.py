@@ -72,15 +72,23 @@ class Probe:
 class SessionOptions:
     """How a model runs: what is measured is what is to be deployed.
 
-    `runtime` is `onnxruntime`, `tflite-runtime`, `ai-edge-litert` or `tensorrt`; `config` holds the
-    runtime's own session entries, as text.
+    `runtime` is `onnxruntime`, `tflite-runtime`, `ai-edge-litert` or `tensorrt`; `config` holds the runtime's own
+    session entries, as text, and those of its execution provider as `provider.NAME`. `cpus` are the numbers of the
+    CPUs that it may run on; none: any.
     """
 
     runtime: str
     provider: str
     threads: int = 1
     config: Mapping[str, str] = field(default_factory=dict)
+    cpus: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The `options` of a candidate: provider, threads, config."""
-        return {"provider": self.provider, "threads": self.threads, "config": dict(self.config)}
+        """The `options` of a candidate: provider, threads, config, and cpus where it is bound to some."""
+        bound = {"cpus": list(self.cpus)} if self.cpus else {}
+        return {"provider": self.provider, "threads": self.threads, "config": dict(self.config), **bound}
+
+    @classmethod
+    def from_json(cls, runtime: str, doc: Mapping[str, Any]) -> SessionOptions:
+        """The inverse of `to_json`."""
+        return cls(runtime, doc["provider"], doc["threads"], doc["config"], tuple(doc.get("cpus", ())))

@@ -112,7 +112,7 @@ class Candidate:
         """The inverse of `to_json`."""
         return cls(
             id=doc["id"], recipe=doc["recipe"], format=doc["format"],
-            options=SessionOptions(runtime=doc["runtime"], **doc["options"]),
+            options=SessionOptions.from_json(doc["runtime"], doc["options"]),
             bytes=doc["bytes"], sha256=doc["sha256"], pareto=doc["pareto"], status=doc["status"], why=doc["why"],
             throughput=doc["throughput"],
             latency=Latency.from_json(doc["latency_ms"]) if doc["latency_ms"] else None,

@@ -99,12 +99,16 @@ class Device:
         *,
         limits: Limits | None = None,
         require_provider: str | None = None,
+        cold: bool = False,
+        profile: bool = False,
     ) -> Session:
-        """Load a model on the device. Raises ModelFailure where the runtime refuses it or dies of it, or another
+        """Load a model on the device; `cold`: from the disk, not the page cache; `profile`: to be traced. Raises ModelFailure where the runtime refuses it or dies of it, or another
         provider than `require_provider` runs it."""
         limits = limits or Limits(memory_bytes=int(0.8 * self.probe.memory_bytes))
         sha256 = self._put(memoryview(model.data), model.sha256)
-        session = Session(self.client, self.push_array, Named(sha256, model.format), options, limits)
+        session = Session(
+            self.client, self.push_array, Named(sha256, model.format), options, limits, cold=cold, profile=profile
+        )
         if require_provider is not None:
             try:
                 demand(session, require_provider)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,11 +44,30 @@ class Named(NamedTuple):
     format: str
 
 
+@dataclass(frozen=True)
+class Load:
+    """How `samples` are given to a session while it is timed, the fields of the protocol's `time`.
+
+    `samples` of a query (0: one call's), `period_ms` from the start of one query to that of the next (0: at once),
+    `meters`: labels of power and energy sensors to read meanwhile.
+    """
+
+    samples: int = 0
+    period_ms: float = 0.0
+    meters: tuple[str, ...] = ()
+
+
 class Timed(NamedTuple):
-    """One block of calls: nanoseconds of each, and the conditions before and after as the agent saw them."""
+    """One block of queries: nanoseconds of each, the conditions before and after as the agent saw them, and the rest of
+    its answer (`cpu_ns`, `wall_ns`, `late`, `power`, `split`)."""
 
     ns: NDArray[np.int64]
     conditions: Mapping[str, Any]
+    more: Mapping[str, Any] = MappingProxyType({})
+
+
+SINGLE = Load()
+"""One call after the other."""
 
 
 class Session:
@@ -55,12 +75,15 @@ class Session:
 
     Attributes:
         provider: the one that really runs its nodes; version: of the runtime.
-        load_ms: time that loading took, on the device.
+        load_ms: time that loading took, on the device; build_ms: the part of it that built an engine (None: none is).
         inputs, outputs: as the runtime names them: [{"name", "dtype", "shape"}].
         warnings: what the runtime or the agent remarked.
     """
 
-    def __init__(self, client: AgentClient, push: Push, model: Named, options: SessionOptions, limits: Limits):
+    def __init__(
+        self, client: AgentClient, push: Push, model: Named, options: SessionOptions, limits: Limits,
+        *, cold: bool = False, profile: bool = False,
+    ) -> None:  # fmt: skip
         self._client, self._push = client, push
         self._again: Callable[[], Session] = lambda: Session(client, push, model, options, limits)
         self._peak: int | None = None
@@ -68,12 +91,14 @@ class Session:
         answer = client.request(
             "open",
             {"model": model.sha256, "format": model.format, "runtime": options.runtime, "provider": options.provider,
-             "threads": options.threads, "config": dict(options.config), "limits": limits.to_json()},
+             "threads": options.threads, "config": dict(options.config), "cpus": list(options.cpus), "cold": cold,
+             "profile": profile, "limits": limits.to_json()},
         ).head  # fmt: skip
         self._id: int | None = answer["session"]
         self.options = options
         self.provider, self.version = str(answer["provider"]), str(answer["version"])
         self.load_ms = float(answer["load_ms"])
+        self.build_ms: float | None = answer["build_ms"]
         self.inputs: list[Mapping[str, Any]] = answer["inputs"]
         self.outputs: list[Mapping[str, Any]] = answer["outputs"]
         self.warnings: tuple[str, ...] = tuple(answer["warnings"])
@@ -90,19 +115,26 @@ class Session:
             if error is None:  # else what went wrong first is to be told
                 raise
 
-    def feed(self, arrays: Mapping[str, Array]) -> int:
-        """Give samples, an array [n, ...] per model input; what is on the device already is not sent. Gives n."""
+    def feed(self, arrays: Mapping[str, Array], batch: int = 0, streams: int = 1) -> int:
+        """Give samples, an array [n, ...] per model input; what is on the device already is not sent. Gives n.
+
+        A call takes `batch` of them (0: one, or the model's fixed batch); up to `streams` calls run at once.
+        """
         fields = {
             name: {"sha256": self._push(a), "dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()
         }
-        samples = int(self._ask("feed", inputs=fields).head["samples"])
+        samples = int(self._ask("feed", inputs=fields, batch=batch, streams=streams).head["samples"])
         self._fed = arrays
         return samples
 
-    def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0) -> Timed:
-        """Call in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached."""
-        frame = self._ask("time", first=first, calls=calls, min_ms=min_ms)
-        return Timed(np.frombuffer(frame.body, "<i8").astype(np.int64), frame.head["conditions"])
+    def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0, load: Load = SINGLE) -> Timed:
+        """Queries in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached."""
+        frame = self._ask(
+            "time", first=first, calls=calls, min_ms=min_ms,
+            samples=load.samples, period_ms=load.period_ms, meters=list(load.meters),
+        )  # fmt: skip
+        more = {k: frame.head[k] for k in ("cpu_ns", "wall_ns", "late", "power", "split")}
+        return Timed(np.frombuffer(frame.body, "<i8").astype(np.int64), frame.head["conditions"], more)
 
     def infer(self, first: int, count: int) -> list[Array]:
         """An array [count, ...] per output, for `count` samples from `first` on. Raises ValueError for count < 1."""
