@@ -20,16 +20,34 @@ def eval_(
     device: DeviceOption = "local",
     threads: Threads = None,
     profile: ProfileOption = None,
-) -> None:
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EXPR", help="accuracy>=90%, or accuracy.drop<=1% (below the first model)."),
+    ] = None,
+    parity: Annotated[int, typer.Option(metavar="N", min=0, help="Compare so many samples with this host.")] = 200,
+    fresh: Annotated[bool, typer.Option(help="Do not take up an evaluation that was cut off.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the order of samples under a budget.")] = 0,
+) -> int:
     """Measure accuracy on a device.
 
-    Also tells whether its answers are those of this host. Samples are preprocessed here, so that host and device see
-    the same bytes.
+    Also tells whether its answers are those of this host, and how each further model differs from the first. Samples
+    are preprocessed here, so that host and device see the same bytes, and sent in pieces. What was cut off goes on from
+    where it was. With a budget it ends once that is settled; exit code 1: it is missed or undecided.
     """
+    from edgelathe.core import budget as budgets
     from edgelathe.core import dataset
-    from edgelathe.measure.accuracy import eval_document
+    from edgelathe.core.errors import UserError
+    from edgelathe.measure.accuracy import EvalPlan, eval_document
 
+    limits = budgets.parse_all(budget or [])
+    for limit in limits:
+        if limit.relative or limit.metric not in ("accuracy", "accuracy.drop"):
+            raise UserError(f"budget '{limit.expr}'", "is not one of accuracy or accuracy.drop", "use `edgelathe fit`")
+        if limit.metric == "accuracy.drop" and len(models) == 1:
+            raise UserError(f"budget '{limit.expr}'", "one model has no drop", "name the uncompressed model first")
+    plan = EvalPlan(limits, parity, seed, fresh)
     samples = dataset.load(data)
     with opened(shell, models, device, profile, threads) as (on, loaded, options, said), shell.progress() as bar:
-        document = eval_document(on, loaded, options, samples, remarks=said, tick=bar.move)
+        document = eval_document(on, loaded, options, samples, plan, remarks=said, tick=bar.move)
     shell.answer(document)
+    return int(any(line["verdict"] != "met" for line in document.get("budget", ())))

@@ -92,6 +92,13 @@ class Device:
             known = self._arrays[id(array)] = (array, self._put(plain.data))
         return known[1]
 
+    def forget(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """The device need not keep these arrays any longer."""
+        known = [self._arrays.pop(id(array), None) for array in arrays.values()]
+        sha256 = [k[1] for k in known if k]
+        if sha256:
+            self.client.request("remove", {"sha256": sha256})
+
     def open_session(
         self,
         model: Model,

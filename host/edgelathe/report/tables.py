@@ -53,28 +53,9 @@ def benchmark(document: Doc) -> RenderableType:
     for r in results:
         figures = r["latency_ms"]
         cells = [_percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
-        made.add_row(Text(f"  {names[r['model']]}"), *cells, f"{figures['n']:,}", Text(_session(r)))
+        made.add_row(Text(f"  {names[r['model']]}"), *cells, f"{figures['n']:,}", Text(session_line(r)))
     lines = [Text(_comparison(c, names)) for c in document.get("comparisons", [])]
-    return Group(made, *lines, *_warnings(results))
-
-
-def evaluation(document: Doc) -> RenderableType:
-    """`edgelathe.eval/1`: accuracy with its 95 % interval, and parity with the host."""
-    lines = []
-    names = units.short([r["model"] for r in document["results"]])
-    for r in document["results"]:
-        a = r["accuracy"]
-        scale, places = (100, 1) if a["metric"] in units.SHARES else (1, 4)
-        ends = [None if a[k] is None else a[k] * scale for k in ("low", "high")]
-        text = f"{names[r['model']]}   {units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
-        text += f"{units.bracket(ends[0], ends[1], places)} of {a['n']:,}"
-        parity = r.get("parity") or {}
-        if parity.get("same") is not None:
-            text += f" · parity with the host: {parity['same']:,} of {parity.get('n', a['n']):,} same answers"
-        if parity.get("max_abs") is not None:
-            text += f", largest difference {parity['max_abs']:.3g}"
-        lines += [Text(text), Text(f"  {_session(r)}", "dim")]
-    return Group(*lines, *_warnings(document["results"]))
+    return Group(made, *lines, *warning_lines(results))
 
 
 def compressed(document: Doc) -> RenderableType:
@@ -261,7 +242,8 @@ def _percentile(figures: Doc, stat: str, factor: float) -> str:
     return f"{value:,.{places}f} {units.bracket(low, high, places)}"
 
 
-def _session(result: Doc) -> str:
+def session_line(result: Doc) -> str:
+    """How one result was run."""
     options = result["options"]
     threads = options["threads"]
     parts = [result["runtime"], options["provider"], f"{threads} thread{'s' * (threads != 1)}"]
@@ -280,5 +262,6 @@ def _comparison(c: Doc, names: Mapping[str, str]) -> str:
     return f"{text}: {c['ratio']:.{places}f}x {units.bracket(c['low'], c['high'], places)}"
 
 
-def _warnings(results: Iterable[Doc]) -> list[Text]:
+def warning_lines(results: Iterable[Doc]) -> list[Text]:
+    """What is to be known of these results, each once."""
     return [Text(f"! {w}", "yellow") for w in dict.fromkeys(w for r in results for w in r.get("warnings") or [])]

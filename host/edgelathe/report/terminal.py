@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgelathe.report import tables, view
+from edgelathe.report.evaluation import evaluation
 from edgelathe.report.tables import (
     benchmark,
     comparison,
@@ -18,7 +19,6 @@ from edgelathe.report.tables import (
     details,
     devices,
     doctor,
-    evaluation,
     inspection,
     probe,
     problems,

@@ -1,0 +1,66 @@
+"""Outputs of an evaluation that was cut off, on the host's disk, so that the next one goes on from there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core.files import cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Array = NDArray[np.generic]
+
+#: After so many seconds what was measured says nothing of the device as it is now.
+STALE = 7 * 24 * 3600.0
+
+
+class Partial:
+    """Blocks of outputs [count, ...] of one model's first output, in order, as `.npy` records one after the other.
+
+    `key` is all that the outputs depend on: model, samples and their order, device, runtime and its options. A record
+    that was not written whole, because the host was switched off, is left out.
+    """
+
+    def __init__(self, key: Mapping[str, object]) -> None:
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self.path = cache_dir() / "eval" / f"{name}.npys"
+
+    def load(self) -> list[Array]:
+        """The blocks so far; none where nothing was cut off, or too long ago."""
+        try:
+            if time.time() - self.path.stat().st_mtime > STALE:
+                self.remove()
+                return []
+            return self._read()
+        except OSError:
+            return []
+
+    def append(self, block: Array) -> None:
+        """One more block, on disk when it returns. A disk that is full costs the resumption, not the evaluation."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as f:
+                np.save(f, block, allow_pickle=False)
+
+    def remove(self) -> None:
+        """Nothing is left of it."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Array]:
+        blocks: list[Array] = []
+        with self.path.open("r+b") as f:
+            while True:
+                whole = f.tell()
+                try:
+                    blocks.append(np.load(f, allow_pickle=False))
+                except (EOFError, ValueError, OSError):
+                    f.truncate(whole)
+                    return blocks

@@ -1,0 +1,54 @@
+"""`edgelathe.eval/1` on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from edgelathe.report import tables, units
+from edgelathe.report.view import MARKS
+
+Doc = Mapping[str, Any]
+
+
+def evaluation(document: Doc) -> RenderableType:
+    """Accuracy with its 95% interval and parity with the host, what further models lost and won, and verdicts."""
+    names = units.short([r["model"] for r in document["results"]])
+    lines: list[Text] = []
+    for r in document["results"]:
+        lines += [Text(f"{names[r['model']]}   {_accuracy(r['accuracy'])}{_parity(r.get('parity') or {})}")]
+        lines += [Text(f"  {tables.session_line(r)}", "dim")]
+    for c in document.get("comparisons") or ():
+        lines.append(Text(f"{names[c['b']]} against {names[c['a']]}: {_difference(c)}", "bold"))
+    for line in document.get("budget") or ():
+        note = f" ({line['note']})" if line["note"] else ""
+        lines.append(Text(f"{MARKS[line['verdict']]} {names[line['model']]}: {line['expr']} {line['verdict']}{note}"))
+    return Group(*lines, *tables.warning_lines(document["results"]))
+
+
+def _accuracy(a: Doc) -> str:
+    scale, places = (100, 1) if a["metric"] in units.SHARES else (1, 4)
+    ends = [None if a[k] is None else a[k] * scale for k in ("low", "high")]
+    text = f"{units.metric(a['metric'])} {units.score(a['metric'], a['value'])} "
+    return text + f"{units.bracket(ends[0], ends[1], places)} of {a['n']:,}"
+
+
+def _parity(parity: Doc) -> str:
+    text = ""
+    if parity.get("same") is not None:
+        text += f" · parity with the host: {parity['same']:,} of {parity['n']:,} same answers"
+    if parity.get("max_abs") is not None:
+        text += f", largest difference {parity['max_abs']:.3g}" if parity["max_abs"] else ", equal to the last bit"
+    return text
+
+
+def _difference(c: Doc) -> str:
+    text = f"{units.drop(c['metric'], c['drop'], c['low'], c['high'])} worse"
+    if "lost" in c:
+        text += f" · {c['lost']} lost, {c['won']} won (McNemar's exact p = {c['p']:.2g})"
+    if "changed" in c:
+        text += f" · {c['changed']:,} of {c['n']:,} answers changed"
+    return text
