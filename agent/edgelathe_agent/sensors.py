@@ -16,7 +16,6 @@ _ZONES = "sys/class/thermal/thermal_zone*"
 _COOLING = "sys/class/thermal/cooling_device*"
 _POLICIES = "sys/devices/system/cpu/cpufreq/policy*"
 _HWMON = "sys/class/hwmon/hwmon*"
-_RAPL = "sys/class/powercap/intel-rapl:*"
 #: Bits 0 to 3: under-voltage, clock capped, throttled, soft temperature limit, each of them now; from 16 on since boot.
 _PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 _PI_NOW = 0xF
@@ -112,23 +111,12 @@ def throttle_count(root: str) -> Optional[int]:
     return sum(counts) if counts else None
 
 
-def found(root: str) -> List[Dict[str, str]]:
-    """Which sensors there are: [{"kind": "temperature|power|energy", "label", "path"}]."""
-    out = [{"kind": "temperature", "label": label, "path": path} for label, path, _ in temperatures(root)]
-    for chip in _all(root, _HWMON):
-        for path in sorted(glob.glob(os.path.join(chip, "power*_input")) + glob.glob(os.path.join(chip, "in*_label"))):
-            rail = path.endswith("_label")
-            current = path.replace(os.sep + "in", os.sep + "curr").replace("_label", "_input")
-            if rail and not os.path.exists(current):
-                continue  # a voltage alone is no power
-            label = (
-                (read("", path) if rail else read("", path[: -len("input")] + "label")) or read(chip, "name") or "power"
-            )
-            out.append({"kind": "power", "label": label, "path": path})
-    for zone in _all(root, _RAPL):
-        if os.path.exists(os.path.join(zone, "energy_uj")):
-            out.append({"kind": "energy", "label": read(zone, "name") or "", "path": os.path.join(zone, "energy_uj")})
-    return out
+def found(root: str) -> List[Dict[str, Any]]:
+    """Which sensors there are: [{"kind": "temperature|power|energy", "label", "path", ...}]; see rails.Source."""
+    from edgelathe_agent.rails import sources
+
+    thermal = [{"kind": "temperature", "label": label, "path": path} for label, path, _ in temperatures(root)]
+    return [*thermal, *(source.to_json() for source in sources(root))]
 
 
 def _all(root: str, pattern: str) -> List[str]:
