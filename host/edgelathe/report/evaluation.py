@@ -46,7 +46,11 @@ def _parity(parity: Doc) -> str:
 
 
 def _difference(c: Doc) -> str:
-    text = f"{units.drop(c['metric'], c['drop'], c['low'], c['high'])} worse"
+    better = (c["drop"] or 0) < 0
+    ends = (
+        (-c["drop"], c["high"] and -c["high"], c["low"] and -c["low"]) if better else (c["drop"], c["low"], c["high"])
+    )
+    text = f"{units.drop(c['metric'], *ends)} {'better' if better else 'worse'}"
     if "lost" in c:
         text += f" · {c['lost']} lost, {c['won']} won (McNemar's exact p = {c['p']:.2g})"
     if "changed" in c:

@@ -1,0 +1,86 @@
+"""`eval` as users run it."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from support import cli, schemas
+
+
+@pytest.fixture
+def resnet(data_dir, tmp_path):
+    """The model, and 20,000 samples that take seconds."""
+    with np.load(data_dir / "cifar10_resnet8" / "eval.npz") as f:
+        x, y = f["x"], f["y"]
+    many = 20_000 // len(x) + 1
+    np.savez(tmp_path / "many.npz", x=np.tile(x, (many, 1, 1, 1))[:20_000], y=np.tile(y, many)[:20_000])
+    np.savez(tmp_path / "few.npz", x=x[:300], y=y[:300])
+    return data_dir / "cifar10_resnet8" / "model.onnx"
+
+
+def test_what_was_cut_off_goes_on_from_where_it_was(resnet, tmp_path, own_home):
+    data = tmp_path / "many.npz"
+    process = cli.start("eval", resnet, "--data", data, "--json")
+    while not list((own_home / "cache").glob("edgelathe/eval/*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == ""
+    whole = cli.answer("eval", resnet, "--data", data)
+    assert any("of 20,000 samples were measured before it was cut off" in w for w in whole["results"][0]["warnings"])
+    fresh = cli.answer("eval", resnet, "--data", data)
+    assert fresh["results"][0]["accuracy"] == whole["results"][0]["accuracy"]
+    assert not any("cut off" in w for w in fresh["results"][0]["warnings"])
+    assert list((own_home / "cache").glob("edgelathe/eval/*")) == []
+
+
+def test_a_second_model_is_compared_in_pairs_and_judged(resnet, tmp_path):
+    quantized, data = tmp_path / "q.onnx", tmp_path / "few.npz"
+    cli.run("compress", resnet, "--recipe", "int8", "--data", data, "-o", quantized)
+    document = cli.answer("eval", resnet, quantized, "--data", data, "--budget", "accuracy.drop<=5%")
+    schemas.validate(document)
+    (row,) = document["comparisons"]
+    assert row["low"] <= row["drop"] <= row["high"]
+    assert row["drop"] == pytest.approx((row["lost"] - row["won"]) / row["n"])
+    assert [line["verdict"] for line in document["budget"]] == ["met"]
+    missed = cli.answer("eval", resnet, "--data", data, "--budget", "accuracy>=99.9%", code=1)
+    assert missed["budget"][0]["verdict"] == "missed"
+    assert missed["results"][0]["accuracy"]["n"] <= 300
+
+
+def test_parity_can_be_widened_and_left_out(resnet, tmp_path):
+    data = tmp_path / "few.npz"
+    assert cli.answer("eval", resnet, "--data", data, "--parity", "300")["results"][0]["parity"]["n"] == 300
+    assert cli.answer("eval", resnet, "--data", data, "--parity", "0")["results"][0]["parity"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--budget", "size<=1MB"], "accuracy"),
+        (["--budget", "accuracy.drop<=1%"], "name the uncompressed model first"),
+        (["--budget", "accuracy>=90"], "90"),
+    ],
+)
+def test_budgets_that_eval_cannot_judge_are_refused(resnet, tmp_path, more, words):
+    assert words in cli.error("eval", resnet, "--data", tmp_path / "few.npz", *more)
+
+
+def test_outputs_that_are_no_numbers_are_an_answer(tmp_path):
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Log", ["x"], ["y"])], "g",
+        [tensor("x", TensorProto.FLOAT, [1, 4])], [tensor("y", TensorProto.FLOAT, [1, 4])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "log.onnx").write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "d.npz", x=-np.ones((10, 4), np.float32), y=np.zeros(10, np.int64))
+    assert "NaN in the outputs of 10 of 10 samples" in cli.error(
+        "eval", tmp_path / "log.onnx", "--data", tmp_path / "d.npz"
+    )

@@ -1,0 +1,81 @@
+"""Answers of a device against this host's."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgelathe.core.device import Probe, SessionOptions
+from edgelathe.core.profile_types import Hardware
+from edgelathe.measure.parity import cause, parity
+from edgelathe.model import io
+
+CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
+PROBE = Probe("board", "aarch64", "Cortex-A72", 4, 1 << 30, "3.11", (), False, frozenset({"asimd"}))
+X86, VNNI = Hardware("x86_64", frozenset({"avx2"}), 1), Hardware("x86_64", frozenset({"avx2", "vnni"}), 1)
+ARM = Hardware("aarch64", frozenset(), 1)
+
+
+def quantized(largest):
+    """uint8 inputs times int8 weights up to `largest`, in QDQ form."""
+    inits = [
+        numpy_helper.from_array(np.float32(0.02), "s"), numpy_helper.from_array(np.uint8(0), "z"),
+        numpy_helper.from_array(np.full((4, 3), largest, np.int8), "w"), numpy_helper.from_array(np.int8(0), "wz"),
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "wz"], ["wd"]),
+        helper.make_node("MatMul", ["d", "wd"], ["y"]),
+    ]
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g", [tensor("x", TensorProto.FLOAT, [1, 4])], [tensor("y", TensorProto.FLOAT, [1, 3])], inits
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return io.from_bytes(model.SerializeToString(), "onnx", "m.onnx")
+
+
+@pytest.fixture
+def answers():
+    model, x = quantized(50), {"x": np.random.default_rng(0).random((20, 4), np.float32)}
+    from edgelathe.model import run
+
+    return model, x, run.outputs(model, x, CPU)[0]
+
+
+def test_equal_answers_are_equal_to_the_last_bit(answers):
+    model, x, y = answers
+    got = parity(model, x, CPU, y, PROBE, decides=True)
+    assert (got.n, got.same, got.flips, got.exact, got.max_abs, got.why) == (20, 20, 0, 20, 0.0, "")
+
+
+def test_flips_are_counted_and_the_first_is_named(answers):
+    model, x, y = answers
+    other = y.copy()
+    other[7, 2] += 9
+    got = parity(model, x, CPU, other, PROBE, decides=True)
+    assert (got.same, got.flips, got.first_flip, got.exact) == (19, 1, 7, 19)
+    assert got.max_abs == pytest.approx(9)
+    assert "aarch64" in got.why
+
+
+def test_outputs_that_decide_nothing_have_no_flips(answers):
+    model, x, y = answers
+    got = parity(model, x, CPU, y + 1, PROBE, decides=False)
+    assert got.same is None
+    assert got.max_abs == pytest.approx(1)
+
+
+def test_what_this_host_cannot_run_has_no_parity(answers):
+    model, x, y = answers
+    assert parity(model, x, SessionOptions("onnxruntime", "NoSuchProvider"), y, PROBE, decides=True) is None
+
+
+def test_saturation_is_told_where_it_can_happen_and_nowhere_else():
+    wide, narrow = quantized(127), quantized(64)
+    assert "saturate" in cause(wide, X86, ARM)
+    assert "this host" in cause(wide, X86, ARM)
+    assert "the device" in cause(wide, ARM, X86)
+    assert "saturate" not in cause(narrow, X86, ARM)
+    assert "saturate" not in cause(wide, VNNI, ARM)
+    assert cause(wide, VNNI, VNNI) == ""
