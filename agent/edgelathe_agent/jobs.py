@@ -128,8 +128,8 @@ class Jobs:
     ) -> Frame:
         """The answer of a child.
 
-        `seconds` and `memory_bytes` (RSS, looked at `every` so many seconds, when `tick` is called too) are limits, 0: none. Raises AgentError:
-        "crash", "time" or "memory"; the child and what it started are gone then.
+        `seconds` and `memory_bytes` (RSS, looked at `every` so many seconds, when `tick` is called too) are limits,
+        0: none. Raises AgentError: "crash", "time" or "memory"; the child and what it started are gone then.
         """
         end = time.monotonic() + seconds if seconds else None
         pause = every if memory_bytes or tick else None

@@ -57,15 +57,17 @@ VERBS: Dict[str, Verb] = {
          "clock_max_khz", "clusters", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions"),
     ),
     # Clocks {cpu: kHz}, governors {cpu: name}, temperatures {sensor: Celsius}, load average of the last minute, whether
-    # it is throttled now (null: unknown), why [text], and how often it was since boot (null: not counted). cpu_s: seconds
-    # of all CPUs since boot {"busy", "idle", "steal"}; swap_pages: in and out since boot; gpu_khz; power_mode: that of
-    # nvpmodel; clocks_locked: by jetson_clocks. time_ns: {"wall", "monotonic", "boot"}: the last one counts suspension.
+    # it is throttled now (null: unknown), why [text], and how often it was since boot (null: not counted). cpu_s:
+    # seconds of all CPUs since boot {"busy", "idle", "steal"}; swap_pages: in and out since boot; gpu_khz; power_mode:
+    # that of nvpmodel; clocks_locked: by jetson_clocks. time_ns: {"wall", "monotonic", "boot"}: the last one counts
+    # suspension.
     "sense": Verb(
         {},
         ("clocks_khz", "governors", "temperatures_c", "load1", "throttled", "throttle_why", "throttle_count", "cpu_s",
          "swap_pages", "gpu_khz", "power_mode", "clocks_locked", "time_ns"),
     ),
-    # Power for `seconds` of doing nothing: as `power` of `time`. meters: labels of the probe's power and energy sensors.
+    # Power for `seconds` of doing nothing: as `power` of `time`. meters: labels of the probe's power and energy
+    # sensors.
     "watch": Verb({"seconds": _NUM, "meters": _LIST}, ("power",)),
     # Make the machine quieter (governor, jetson_clocks) or, with `on` false, as it was before. It is put back when the
     # connection ends too, however that is, or after `seconds` where `keep` lets it outlive the connection. changed,
@@ -79,9 +81,10 @@ VERBS: Dict[str, Verb] = {
     # `removed`: how many files, whole or partial, were there.
     "remove": Verb({"sha256": _LIST}, ("removed",)),
     # A model in a child process of its own, on these CPUs ([]: any); `cold`: its file is read from the disk, not from
-    # the page cache; `profile`: it can be traced. build_ms: part of load_ms that built an engine for this machine (null:
-    # none is built). `provider` of the answer is the one that runs its nodes; inputs and outputs: [{"name", "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length.
-    # limits: {"memory_bytes": most RSS of the child, "seconds": most time of one request}; 0 or left out: none.
+    # the page cache; `profile`: it can be traced. build_ms: part of load_ms that built an engine for this machine
+    # (null: none is built). `provider` of the answer is the one that runs its nodes; inputs and outputs: [{"name",
+    # "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length. limits: {"memory_bytes": most RSS
+    # of the child, "seconds": most time of one request}; 0 or left out: none.
     "open": Verb(
         {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
          "cpus": _LIST, "cold": _FLAG, "profile": _FLAG, "limits": _OBJ},
@@ -91,14 +94,14 @@ VERBS: Dict[str, Verb] = {
     # each counts samples; a call takes `batch` of them (0: one, or as many as the model's fixed batch). Up to `streams`
     # calls run at once. `batch` of the answer: samples of a call.
     "feed": Verb({"session": _INT, "inputs": _OBJ, "batch": _INT, "streams": _INT}, ("samples", "batch")),
-    # Queries in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached. A query is one call,
-    # or as many as `samples` take, given to the streams at once; it ends when the last of them does. `period_ms`: a query
-    # starts so long after the start of the one before, or at once when that took longer. The payload of the answer:
-    # nanoseconds of each query, int64 little-endian; pauses are not in them. conditions: {"before", "after", "throttled"}:
-    # as `sense` answers, and whether it was throttled between (null: unknown). cpu_ns: CPU time of the child; wall_ns:
-    # time of all. late: queries that started after their time. power: null, or, where `meters` names sensors,
-    # [{"label", "kind": "power|energy", "unit": "W|J", "t_ns": [..], "values": [..]}], t_ns from the start of the first.
-    # split: null, or {"copy_in_ns", "compute_ns", "copy_out_ns"}, medians of calls on a GPU.
+    # Queries in a row from sample `first` on, cyclically, until both `calls` and `min_ms` are reached. A query is one
+    # call, or as many as `samples` take, given to the streams at once; it ends when the last of them does. `period_ms`:
+    # a query starts so long after the start of the one before, or at once when that took longer. The payload of the
+    # answer: nanoseconds of each query, int64 little-endian; pauses are not in them. conditions: {"before", "after",
+    # "throttled"}: as `sense` answers, and whether it was throttled between (null: unknown). cpu_ns: CPU time of the
+    # child; wall_ns: time of all. late: queries that started after their time. power: null, or, where `meters` names
+    # sensors, [{"label", "kind": "power|energy", "unit": "W|J", "t_ns": [..], "values": [..]}], t_ns from the start of
+    # the first. split: null, or {"copy_in_ns", "compute_ns", "copy_out_ns"}, medians of calls on a GPU.
     "time": Verb(
         {"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM, "samples": _INT, "period_ms": _NUM,
          "meters": _LIST},
@@ -110,9 +113,10 @@ VERBS: Dict[str, Verb] = {
     # Outputs of `count` samples from `first` on, batch 1 (or the model's fixed batch).
     # outputs: [{"name", "dtype", "shape": [count, ...]}]; the payload is their bytes, one after the other.
     "infer": Verb({"session": _INT, "first": _INT, "count": _INT}, ("outputs",)),
-    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded (null: unknown), likewise
-    # peak_pss_bytes, without what it shares with others; gpu_bytes: GPU memory in use above that before.
-    "close": Verb({"session": _INT}, ("peak_bytes", "peak_pss_bytes", "gpu_bytes")),
+    # Ends a session. peak_bytes: the child's peak RSS above its RSS before the model was loaded (null: unknown),
+    # likewise peak_pss_bytes, without what it shares with others, and peak_cgroup_bytes, that of a control group of its
+    # own, with the files it read; gpu_bytes: GPU memory in use above that before.
+    "close": Verb({"session": _INT}, ("peak_bytes", "peak_pss_bytes", "peak_cgroup_bytes", "gpu_bytes")),
     # A virtual environment under the root, from this Python: wheels (of the store, [{"name", "sha256"}]) are unpacked,
     # requirements are installed from the device's own index by pip, whose lines are progress. `python` is the new
     # interpreter, ROOT/venv/bin/python, which the children of this agent use from now on.

@@ -60,8 +60,8 @@ class Session:
         gc.collect()
         gc.disable()  # no collection falls into a timed call
         return {
-            "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": None, "inputs": engine.inputs,
-            "outputs": engine.outputs, "warnings": engine.warnings,
+            "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": None,
+            "inputs": engine.inputs, "outputs": engine.outputs, "warnings": engine.warnings,
         }, []  # fmt: skip
 
     def feed(self, head: Head) -> Answer:
@@ -146,10 +146,18 @@ class Session:
         ]
         return {"outputs": infos}, [o.reshape(-1).view(np.uint8).data for o in outputs]
 
+    def trace(self, head: Head) -> Answer:
+        """Time of each node, from the runtime's own profile."""
+        from edgelathe_agent.trace import trace
+
+        self._fed()
+        fields, parts = trace(self._engine, self._stage, head["first"], head["calls"])
+        return fields, parts
+
     def close(self, _: Head) -> Answer:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
         peak = None if self._base is None else max(0, self._peak - self._base)
-        return {"peak_bytes": peak, "peak_pss_bytes": None, "gpu_bytes": None}, []
+        return {"peak_bytes": peak, "peak_pss_bytes": None, "peak_cgroup_bytes": None, "gpu_bytes": None}, []
 
     def _fed(self) -> None:
         if not self._n:
@@ -193,7 +201,7 @@ def main(root: str, stdout: int) -> int:
     session, inbox = Session(root), bytearray()
     verbs: Dict[str, Callable[[Head], Answer]] = {
         "describe": session.describe, "open": session.open, "feed": session.feed, "time": session.time,
-        "infer": session.infer, "close": session.close,
+        "trace": session.trace, "infer": session.infer, "close": session.close,
     }  # fmt: skip
     while True:
         frame = framing.take(inbox)

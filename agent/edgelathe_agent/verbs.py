@@ -159,6 +159,7 @@ def _wipe(agent: Agent, _: Head, __: bytes) -> Answer:
 
 #: One function a request, by the verbs of the protocol's table.
 HANDLERS: Dict[str, Callable[[Agent, Head, bytes], Answer]] = {
-    "probe": _probe, "sense": _sense, "watch": _watch, "tune": _tune, "have": _have, "put": _put, "remove": _remove, "open": _open, "feed": _feed,
-    "time": _time, "trace": _trace, "infer": _infer, "close": _close, "install": _install, "wipe": _wipe,
+    "probe": _probe, "sense": _sense, "watch": _watch, "tune": _tune, "have": _have, "put": _put, "remove": _remove,
+    "open": _open, "feed": _feed, "time": _time, "trace": _trace, "infer": _infer, "close": _close,
+    "install": _install, "wipe": _wipe,
 }  # fmt: skip

@@ -18,7 +18,16 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 
 
 #: What most tests leave at its least.
-DEFAULTS = {"feed": {"batch": 0, "streams": 1}, "time": {"samples": 0, "period_ms": 0, "meters": []}}
+DEFAULTS = {
+    "open": {
+        "format": "onnx", "runtime": "onnxruntime", "provider": "CPUExecutionProvider", "threads": 1, "config": {},
+        "cpus": [], "cold": False, "profile": False, "limits": {"seconds": 60},
+    },
+    "feed": {"batch": 0, "streams": 1},
+    "time": {"first": 0, "calls": 1, "min_ms": 0, "samples": 0, "period_ms": 0, "meters": []},
+    "watch": {"meters": []},
+    "tune": {"keep": False, "seconds": 0},
+}  # fmt: skip
 
 
 class Agent:
@@ -73,19 +82,15 @@ class Agent:
         return name
 
     def open(self, model: bytes, runtime: str = "onnxruntime", **more) -> dict:
-        onnx = runtime == "onnxruntime"
-        fields = {
-            "format": "onnx" if onnx else "tflite", "provider": "CPUExecutionProvider" if onnx else "CPU",
-            "threads": 1, "config": {}, "cpus": [], "cold": False, "profile": False, "limits": {"seconds": 60},
-        }  # fmt: skip
+        fields = {} if runtime == "onnxruntime" else {"format": "tflite", "provider": "CPU"}
         return self.ask("open", model=self.put(model), runtime=runtime, **{**fields, **more}).head
 
-    def feed(self, session: int, **arrays: np.ndarray) -> int:
+    def feed(self, session: int, batch: int = 0, streams: int = 1, **arrays: np.ndarray) -> int:
         inputs = {
             k: {"sha256": self.put(a.tobytes()), "dtype": a.dtype.name, "shape": list(a.shape)}
             for k, a in arrays.items()
         }
-        return self.ask("feed", session=session, inputs=inputs).head["samples"]
+        return self.ask("feed", session=session, inputs=inputs, batch=batch, streams=streams).head["samples"]
 
     def infer(self, session: int, count: int, first: int = 0) -> list[np.ndarray]:
         frame, at, out = self.ask("infer", session=session, first=first, count=count), 0, []

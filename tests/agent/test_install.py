@@ -67,8 +67,7 @@ def test_children_use_the_new_environment_at_once(agent, linear, toy):
     assert (before["executable"], after["executable"]) == (sys.executable, python)
     assert before["runtimes"]
     assert after["runtimes"] == []
-    asked = {"format": "onnx", "provider": "CPUExecutionProvider", "threads": 1, "config": {}, "limits": {}}
-    error = agent.refused("open", model=agent.put(linear), runtime="onnxruntime", **asked)
+    error = agent.refused("open", model=agent.put(linear))
     assert error["kind"] == "missing"
     assert "device install" in error["mend"]
 

@@ -10,7 +10,7 @@ from edgelathe_agent.protocol import KINDS, MAX_REQUEST, RUNTIMES, VERBS, AgentE
 from edgelathe_agent.verbs import HANDLERS
 
 DOC = Path(__file__).parents[2] / "docs" / "protocol.md"
-NAMES = {(str,): "text", (int,): "integer", (int, float): "number", (list,): "list", (dict,): "object"}
+NAMES = {(str,): "text", (int,): "integer", (int, float): "number", (list,): "list", (dict,): "object", (bool,): "flag"}
 
 
 def rows(heading: str) -> dict[str, list[str]]:

@@ -186,8 +186,7 @@ def test_bad_feeds_name_the_input_and_what_it_takes(agent, linear):
 def test_a_file_that_is_no_model_is_an_answer(agent, runtime):
     onnx = {"format": "onnx", "provider": "CPUExecutionProvider"}
     how = onnx if runtime == "onnxruntime" else {"format": "tflite", "provider": "CPU"}
-    asked = {"threads": 1, "config": {}, "limits": {}, "model": agent.put(b"not a model"), **how}
-    assert agent.refused("open", runtime=runtime, **asked)["kind"] == "model"
+    assert agent.refused("open", runtime=runtime, model=agent.put(b"not a model"), **how)["kind"] == "model"
     assert agent.children() == []
 
 
@@ -195,8 +194,8 @@ def test_a_session_entry_reaches_the_runtime_and_an_unknown_tflite_one_is_refuse
     agent.open(linear, config={"session.intra_op.allow_spinning": "0"}, threads=2)
     model = agent.put((data_dir / "cifar10_resnet8" / "model.tflite").read_bytes())
     error = agent.refused(
-        "open", model=model, format="tflite", runtime="ai-edge-litert", provider="CPU", threads=1,
-        config={"session.disable_prepacking": "1"}, limits={},
+        "open", model=model, format="tflite", runtime="ai-edge-litert", provider="CPU",
+        config={"session.disable_prepacking": "1"},
     )  # fmt: skip
     assert "session.disable_prepacking" in error["what"]
 

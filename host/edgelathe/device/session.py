@@ -57,6 +57,19 @@ class Load:
     meters: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Closed:
+    """Peak memory of a session's child in bytes, above what it took before the model was loaded; None: unknown.
+
+    `pss_bytes` leaves out what it shares with other processes; `cgroup_bytes` counts the pages of files that it read.
+    """
+
+    peak_bytes: int | None = None
+    pss_bytes: int | None = None
+    cgroup_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+
 class Timed(NamedTuple):
     """One block of queries: nanoseconds of each, the conditions before and after as the agent saw them, and the rest of
     its answer (`cpu_ns`, `wall_ns`, `late`, `power`, `split`)."""
@@ -86,7 +99,7 @@ class Session:
     ) -> None:  # fmt: skip
         self._client, self._push = client, push
         self._again: Callable[[], Session] = lambda: Session(client, push, model, options, limits)
-        self._peak: int | None = None
+        self._closed = Closed()
         self._fed: Mapping[str, Array] = {}
         answer = client.request(
             "open",
@@ -152,29 +165,33 @@ class Session:
             at += size
         return arrays
 
-    def close(self) -> int:
-        """End it; peak memory of its child in bytes, above what it took before the model was loaded (0: unknown)."""
+    def close(self) -> Closed:
+        """End it; what memory it took. Closed again, it says the same."""
         if self._id is not None:
             session, self._id = self._id, None
             if self._client.usable:  # after a lost or interrupted request the agent ends its children itself
                 with suppress(AgentRefusal):  # a child that died over its last request is gone already
-                    self._peak = self._client.request("close", {"session": session}).head["peak_bytes"]
-        return int(self._peak or 0)
+                    self._closed = _closed(self._client.request("close", {"session": session}).head)
+        return self._closed
 
     def peak_bytes(self) -> int:
         """Peak memory without closing: that of a second session, which runs one sample (0: unknown)."""
-        if self._peak is None and self._id is not None:
+        if self._closed.peak_bytes is None and self._id is not None:
             with self._again() as twin:
                 if self._fed:
                     twin.feed(self._fed)
                     twin.infer(0, 1)
-                self._peak = twin.close()
-        return int(self._peak or 0)
+                self._closed = twin.close()
+        return self._closed.peak_bytes or 0
 
     def _ask(self, verb: str, **fields: Any) -> Any:
         if self._id is None:
             raise DeviceError(self._client.device, f"{verb} of a closed session", "please report this")
         return self._client.request(verb, {"session": self._id, **fields})
+
+
+def _closed(head: Mapping[str, Any]) -> Closed:
+    return Closed(head["peak_bytes"], head["peak_pss_bytes"], head["peak_cgroup_bytes"], head["gpu_bytes"])
 
 
 def demand(session: Session, provider: str) -> None:

@@ -210,7 +210,7 @@ class Rig:
             with self._open(model, options) as fresh:
                 fresh.infer(0, 1)
                 loads.append(fresh.load_ms)
-                peaks.append(float(fresh.close()))
+                peaks.append(float(fresh.close().peak_bytes or 0))
         return {"load": quantile.claim(loads, 0.5), "memory": quantile.claim(peaks, 0.5)}
 
     def _measured(
