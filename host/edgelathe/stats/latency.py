@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgelathe.core.claim import Claim
 from edgelathe.core.interval import Interval
 from edgelathe.core.result import Latency
+from edgelathe.stats.boundary import repeated
 from edgelathe.stats.quantile import bounds, quantile
 from edgelathe.stats.series import effective_size
 from edgelathe.stats.special import student
@@ -35,10 +36,13 @@ def summarize(blocks_ns: BlocksNs) -> Latency:
     return Latency(**values, min=float(ordered[0]), max=float(ordered[-1]), n=len(ordered), ci=ci)
 
 
-def claim(blocks_ns: BlocksNs, statistic: str) -> Claim:
-    """One statistic (`p50 p90 p95 p99 mean`) in ms with a one-sided 95% bound on each side."""
+def claim(blocks_ns: BlocksNs, statistic: str, looks: int = 1) -> Claim:
+    """One statistic (`p50 p90 p95 p99 mean`) in ms with a one-sided 95% bound on each side.
+
+    With `looks` = K each bound holds although the measurement ended at any of K looks (`sequential.looks`).
+    """
     blocks, ordered = _milliseconds(blocks_ns)
-    value, ends = bounded(blocks, ordered, statistic, 0.05)
+    value, ends = bounded(blocks, ordered, statistic, repeated(0.05, looks))
     return Claim(value, ends.low, ends.high, n=len(ordered))
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.claim import Claim
+from edgelathe.stats.boundary import repeated
 from edgelathe.stats.latency import QUANTILES, statistic
+from edgelathe.stats.series import effective_size, ranks
 
 Speed = Literal["faster", "slower", "same", "undecided"]
 Blocks = Sequence[NDArray[np.generic]]
@@ -47,26 +49,45 @@ class Comparison:
         return {"ratio": self.ratio, "low": self.low, "high": high, "verdict": self.verdict}
 
 
-def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02) -> Comparison:
+def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02, looks: int = 1) -> Comparison:
     """The ratio of a statistic of b to that of a, from blocks that were measured in turns: a[i] beside b[i].
 
     Per pair of blocks the logarithm of the ratio; over the pairs the Hodges-Lehmann estimate with the exact interval
     of Wilcoxon's signed ranks (Hollander and Wolfe, Nonparametric Statistical Methods, 3.2 and 3.3; Conover 5.7). What
     both blocks of a pair share, such as a drift of the clock, cancels; a disturbed pair moves the estimate little.
-    Assumes pairs independent of one another and a symmetric distribution of the log ratio, which the random order
-    within each pair gives where the models are alike. For tail percentiles neighbouring pairs are `joined`. `same`: the
-    interval lies within 1 +- margin; else `faster` or `slower`: it excludes 1.
+    Assumes a symmetric distribution of the log ratio, which the random order within each pair gives where the models
+    are alike; what neighbouring pairs share is seen and widens the interval (`shared`). For tail percentiles
+    neighbouring pairs are `joined`. `same`: the interval lies within 1 / (1 + margin) and 1 + margin; else `faster` or
+    `slower`: it excludes 1. With `looks` = K the bounds hold although one stopped at any of K looks
+    (`sequential.looks`). Exchanging a and b gives the mirror image: 1 / ratio, and the verdict's opposite.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if len(x) and len(y)]
     if not pairs:
         raise ValueError("no pair of blocks to compare")
     measure = statistic(name)
-    logs = np.array([math.log(_positive(measure(y)) / _positive(measure(x))) for x, y in joined(pairs, name)])
-    averages = walsh_averages(logs)
+    # a difference of logarithms, not the logarithm of a ratio: it changes its sign exactly when a and b are exchanged
+    logs = np.array([_log(measure(y)) - _log(measure(x)) for x, y in joined(pairs, name)])
+    averages, stretch = walsh_averages(logs), math.sqrt(shared(logs))
     middle = float(np.median(averages))
-    low, high = (math.exp(v) for v in signed_rank_bounds(averages, len(logs), 0.025))
-    lower, upper = (math.exp(v) for v in signed_rank_bounds(averages, len(logs), 0.05))
-    return Comparison(math.exp(middle), low, high, lower, upper, _verdict(low, high, margin), len(logs))
+    low, high = signed_rank_bounds(averages, len(logs), repeated(0.025, looks), stretch)
+    lower, upper = signed_rank_bounds(averages, len(logs), repeated(0.05, looks), stretch)
+    value, low, high, lower, upper = (math.exp(v) for v in (middle, low, high, lower, upper))
+    return Comparison(value, low, high, lower, upper, verdict(low, high, margin), len(logs))
+
+
+def shared(logs: NDArray[np.float64]) -> float:
+    """How many times larger the variance of the mean rank is than for independent pairs, for what neighbours share.
+
+    From the ranks, so that a disturbed pair does not hide it. Sessions live in processes of their own, and one may sit
+    beside a busy neighbour for several rounds, which the random order within a round does not cancel. 1 where
+    neighbours are not seen to be alike (one-sided 10%): the estimate's noise would cost width.
+    """
+    n = len(logs)
+    centred = ranks(logs) - (n + 1) / 2
+    total = float(centred @ centred)
+    if n < 4 or total == 0 or float(centred[1:] @ centred[:-1]) / total < 1.28 / math.sqrt(n) - 1 / n:
+        return 1.0
+    return n / effective_size([centred])
 
 
 def joined(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]], name: str) -> list[tuple[Any, Any]]:
@@ -96,10 +117,18 @@ def walsh_averages(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort((values[i] + values[j]) / 2)
 
 
-def signed_rank_bounds(averages: NDArray[np.float64], n: int, alpha: float) -> tuple[float, float]:
-    """Bounds on the centre of n values by their Walsh averages, each with confidence 1 - alpha; infinite if too few."""
+def signed_rank_bounds(
+    averages: NDArray[np.float64], n: int, alpha: float, stretch: float = 1.0
+) -> tuple[float, float]:
+    """Bounds on the centre of n values by their Walsh averages, each with confidence 1 - alpha; infinite if too few.
+
+    `stretch` >= 1: how many times larger the standard deviation of the rank sum is than for independent values.
+    """
     skip = signed_rank_quantile(n, alpha)
-    if skip is None:
+    if skip is not None and stretch > 1:
+        half = len(averages) / 2
+        skip = math.floor(half - stretch * (half - skip))
+    if skip is None or skip < 0:
         return -math.inf, math.inf
     return float(averages[skip]), float(averages[len(averages) - 1 - skip])
 
@@ -117,13 +146,14 @@ def signed_rank_quantile(n: int, alpha: float) -> int | None:
     return count - 1 if count else None
 
 
-def _verdict(low: float, high: float, margin: float) -> Speed:
-    if 1 - margin <= low and high <= 1 + margin:
+def verdict(low: float, high: float, margin: float) -> Speed:
+    """What a 95% interval of time of b over time of a shows; the margin is a factor, so that 1 / ratio is its mirror."""
+    if 1 / (1 + margin) <= low and high <= 1 + margin:
         return "same"
     return "faster" if high < 1 else "slower" if low > 1 else "undecided"
 
 
-def _positive(time: float) -> float:
+def _log(time: float) -> float:
     if not time > 0:
         raise ValueError(f"a latency of {time} has no ratio")
-    return time
+    return math.log(time)

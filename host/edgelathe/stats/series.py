@@ -70,6 +70,14 @@ def block_effect(blocks: Sequence[NDArray[np.float64]]) -> float:
     return between / (many - 1) / (total / n) * (student(0.025, many - 1) / z(0.025)) ** 2
 
 
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, the mean rank for ties."""
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranked: NDArray[np.float64] = (ends - (counts - 1) / 2)[at.reshape(-1)]
+    return ranked
+
+
 def steady(blocks: Blocks, window: int = 8, tolerance: float = 0.01) -> bool:
     """Whether the last blocks show that the warm-up is over; False as long as fewer than 5 blocks are there.
 
