@@ -23,16 +23,21 @@ MAX_REQUEST = 8 << 20
 
 
 class Runtime(NamedTuple):
-    """An inference runtime: the package that it is imported from and the model format that it takes."""
+    """An inference runtime: the package that it is imported from and the model format that it takes.
+
+    `program`: one of its vendor's that does where there is no package for the device's Python.
+    """
 
     package: str
     format: str
+    program: str = ""
 
 
 RUNTIMES: Dict[str, Runtime] = {
     "onnxruntime": Runtime("onnxruntime", "onnx"),
     "ai-edge-litert": Runtime("ai_edge_litert", "tflite"),
     "tflite-runtime": Runtime("tflite_runtime", "tflite"),
+    "tensorrt": Runtime("tensorrt", "onnx", "trtexec"),
 }
 
 

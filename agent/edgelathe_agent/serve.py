@@ -12,6 +12,7 @@ from edgelathe_agent import framing
 from edgelathe_agent.cas import FULL, Store
 from edgelathe_agent.framing import Frame, ProtocolError, TooLargeError
 from edgelathe_agent.jobs import GoneError, Job, Jobs, Tick, program, write_all
+from edgelathe_agent.programs import find
 from edgelathe_agent.protocol import MAX_REQUEST, PROTOCOL, RUNTIMES, AgentError, check_request
 from edgelathe_agent.verbs import HANDLERS
 
@@ -180,7 +181,11 @@ def claim_stdout() -> int:
 
 
 def _hello(agent: Agent) -> Head:
-    there = [n for n, r in RUNTIMES.items() if any(os.path.isdir(os.path.join(p, r.package)) for p in sys.path)]
+    there = [
+        name
+        for name, row in RUNTIMES.items()
+        if any(os.path.isdir(os.path.join(p, row.package)) for p in sys.path) or (row.program and find(row.program))
+    ]
     return {
         "hello": 1, "protocol": PROTOCOL, "agent": agent.identity, "pid": os.getpid(),
         "python": ".".join(map(str, sys.version_info[:3])), "machine": os.uname().machine,

@@ -52,7 +52,9 @@ class Session:
         reset_peak()
         self._base = status("VmRSS")
         start = time.perf_counter_ns()
-        self._engine = runtime.load(head["runtime"], path, head["provider"], head["threads"], head["config"])
+        self._engine = runtime.load(
+            head["runtime"], path, head["provider"], head["threads"], head["config"], self._store.root, head["profile"]
+        )
         load_ms = (time.perf_counter_ns() - start) / 1e6
         self._note_peak()
         engine = self._engine
@@ -60,7 +62,7 @@ class Session:
         gc.collect()
         gc.disable()  # no collection falls into a timed call
         return {
-            "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": None,
+            "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": engine.build_ms,
             "inputs": engine.inputs, "outputs": engine.outputs, "warnings": engine.warnings,
         }, []  # fmt: skip
 
@@ -88,7 +90,7 @@ class Session:
             for name, d in dims.items()
         }  # fmt: skip
         self._samples, self._staged = list(samples.values()), [-1]
-        self._engine.bind({name: s.buffer for name, s in samples.items()})
+        self._engine.bind({name: s.buffer for name, s in samples.items()}, self._batch)
         self._n = counts.pop()
         return {"samples": self._n, "batch": self._batch}, []
 
@@ -116,7 +118,7 @@ class Session:
             "cpu_ns": time.process_time_ns() - cpu,
             "wall_ns": wall_ns,
             "late": 0,
-            "split": None,
+            "split": self._engine.split,
         }, [times]
 
     def infer(self, head: Head) -> Answer:
@@ -157,7 +159,8 @@ class Session:
     def close(self, _: Head) -> Answer:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
         peak = None if self._base is None else max(0, self._peak - self._base)
-        return {"peak_bytes": peak, "peak_pss_bytes": None, "peak_cgroup_bytes": None, "gpu_bytes": None}, []
+        gpu = None if self._engine is None else self._engine.gpu_bytes()
+        return {"peak_bytes": peak, "peak_pss_bytes": None, "peak_cgroup_bytes": None, "gpu_bytes": gpu}, []
 
     def _fed(self) -> None:
         if not self._n:

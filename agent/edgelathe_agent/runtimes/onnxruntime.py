@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -25,7 +26,9 @@ def describe(_: str) -> Tuple[str, List[str]]:
     return ort.__version__, list(ort.get_available_providers())
 
 
-def load(_: str, path: str, provider: str, threads: int, config: Dict[str, Any]) -> Engine:
+def load(
+    _: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
+) -> Engine:
     """A session on `provider`, with the CPU for the nodes that it does not take. Raises AgentError("model")."""
     return Session(path, provider, threads, config)
 
@@ -74,7 +77,11 @@ class Session(Engine):
                 rest = ", ".join(f"{n} on {p}" for p, n in sorted(counts.items()) if p != self._asked)
                 self.warnings.append(f"{self._asked} runs {mine} of {total} nodes, {rest}")
 
-    def bind(self, buffers: Dict[str, Any]) -> None:
+    def fork(self) -> Session:
+        """The same InferenceSession, whose `run` may be called from several threads at once."""
+        return copy.copy(self)
+
+    def bind(self, buffers: Dict[str, Any], batch: int) -> None:
         """`run` reads the arrays in place."""
         self.run = functools.partial(self._session.run, None, dict(buffers))
 

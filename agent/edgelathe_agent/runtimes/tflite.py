@@ -21,7 +21,9 @@ def describe(runtime: str) -> Tuple[str, List[str]]:
     return version or importlib.metadata.version(runtime), [CPU]
 
 
-def load(runtime: str, path: str, provider: str, threads: int, config: Dict[str, Any]) -> Engine:
+def load(
+    runtime: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
+) -> Engine:
     """An interpreter with its tensors allocated. Raises AgentError("model"), "missing" for another provider."""
     if provider != CPU:
         raise AgentError("missing", f"{runtime} has no provider {provider!r}", f"use {CPU}")
@@ -35,6 +37,7 @@ class Session(Engine):
 
     def __init__(self, interpreter: Any, path: str, threads: int) -> None:
         self.provider, self.warnings = CPU, []
+        self._made_from = interpreter, path, threads
         try:
             self._interpreter = interpreter(model_path=path, num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -45,7 +48,11 @@ class Session(Engine):
         self.run = self._interpreter.invoke
         self._bound: List[Tuple[int, Any]] = []
 
-    def bind(self, buffers: Dict[str, Any]) -> None:
+    def fork(self) -> Session:
+        """Another interpreter on the same file: one is not for several threads."""
+        return Session(*self._made_from)
+
+    def bind(self, buffers: Dict[str, Any], batch: int) -> None:
         """Open axes, the batch among them, take the size of the arrays."""
         details = self._interpreter.get_input_details()
         resized = [d for d in details if tuple(d["shape"]) != buffers[d["name"]].shape]
