@@ -3,7 +3,8 @@
 import numpy as np
 
 from edgelathe.core.budget import parse_all
-from edgelathe.measure.early import settled
+from edgelathe.core.claim import Claim
+from edgelathe.measure.early import kept, settled
 from edgelathe.stats.metrics import METRICS
 
 N = 2000
@@ -43,3 +44,12 @@ def test_scores_that_are_no_shares_are_measured_to_the_end():
 
 def test_other_limits_ask_nothing():
     assert ask("size<=0.5x", mixed(0.5), 1000) == "continue"
+
+
+def test_bounds_end_at_limits_that_are_shown_to_be_kept():
+    limits = parse_all(["accuracy.drop<=1%", "accuracy>=80%", "size<=0.5x"])
+    claims = {"accuracy.drop": Claim(0.002, -0.01, 0.02), "accuracy": Claim(0.85, 0.7, 0.9), "size": Claim.of(9)}
+    got = kept(claims, limits)
+    assert (got["accuracy.drop"].upper, got["accuracy.drop"].lower) == (0.01, -0.01)
+    assert (got["accuracy"].lower, got["accuracy"].upper) == (0.8, 0.9)
+    assert got["size"] == claims["size"]

@@ -46,6 +46,17 @@ def fit(
     allow_emulated: Annotated[
         bool, typer.Option("--allow-emulated", help="Let times of an emulated device count.")
     ] = False,
+    period: Annotated[
+        str | None, typer.Option(metavar="T", help="From call to call for latency.paced, as 33ms.")
+    ] = None,
+    sustain: Annotated[
+        str | None, typer.Option(metavar="T", help="How long to run each for latency.sustained, as 5min.")
+    ] = None,
+    rail: Annotated[str | None, typer.Option(metavar="NAME", help="The device's sensor that tells the energy.")] = None,
+    meter: Annotated[
+        str | None, typer.Option(metavar="CMD", help="A command here that prints time and watts, for energy.")
+    ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Make the device quiet meanwhile: governor, clocks.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> int:
     """Find a compressed model that meets a budget on a device.
@@ -64,6 +75,7 @@ def fit(
         "model": model, "data": data, "calib": calib, "profile": profile, "device": on, "budget": budget or None,
         "recipe": recipe or None, "out": out, "threads": threads, "max_trials": max_trials, "max_time": max_time,
         "require_provider": require_provider, "lenient": lenient or None, "allow_emulated": allow_emulated or None,
+        "period": period, "sustain": sustain, "rail": rail, "meter": meter, "tune": tune or None,
         "force": force or None,
     }  # fmt: skip
     given = jobs.absolute(options, Path.cwd())

@@ -18,6 +18,8 @@ class Job:
     """The options of a `fit`; paths are absolute.
 
     `max_time` is in seconds; `threads` overrides the profile's; `device` is `local`, a registered name or an ssh URL.
+    `period` and `sustain` are durations such as `33ms`, for `latency.paced` and `latency.sustained`; `rail` names the
+    sensor and `meter` the command that `energy` is measured by; `tune` makes the device quiet meanwhile.
     """
 
     model: str
@@ -34,6 +36,11 @@ class Job:
     require_provider: str | None = None
     lenient: bool = False
     allow_emulated: bool = False
+    period: str | None = None
+    sustain: str | None = None
+    rail: str | None = None
+    meter: str | None = None
+    tune: bool = False
     force: bool = False
     seed: int = 0
 

@@ -19,7 +19,9 @@ from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
 from edgelathe.device.session import Session
 from edgelathe.fit.measured import Measured
-from edgelathe.measure.interleave import BenchPlan, Series, bench, evaluate
+from edgelathe.measure.early import Ask, kept, settled
+from edgelathe.measure.interleave import BenchPlan, Series, bench
+from edgelathe.measure.stream import pieces, stream
 from edgelathe.model.run import batch_size, real
 from edgelathe.model.types import Model
 from edgelathe.stats import latency, metrics, quantile, ratio, stopping
@@ -27,6 +29,9 @@ from edgelathe.stats.metrics import Metric
 
 #: Fresh sessions behind a claim on load time or memory: the smallest one-sided 95% bound on a median needs 5.
 FRESH = 7
+
+#: Why an evaluation ended early.
+ENDED = {"out": "out of reach", "in": "within reach"}
 
 Outputs = NDArray[np.generic]
 
@@ -87,7 +92,7 @@ class Rig:
         """The uncompressed model, on every sample."""
         session = self._baseline_session()
         series = self._bench([session])[0]
-        outputs = self._outputs(self._model, session, lambda _: False)
+        outputs, _ = self._outputs(self._model, session, None)
         accuracy = metrics.evaluate(self._metric, outputs, self._data.labels, self._data.name)
         _, value, drop = metrics.compare_accuracy(self._metric, outputs, outputs, self._data.labels, self._data.name)
         claims = {"accuracy": value, "accuracy.drop": drop, **self._claims(self._model, self._options, session, series)}
@@ -105,9 +110,10 @@ class Rig:
                 f"latency.{s}": ratio.compare(base_series.blocks, series.blocks, s).claim for s in latency.STATISTICS
             }
             ratios["throughput"] = ratios["latency.mean"].inverse()
-            got = self._outputs(model, session, (lambda _: False) if whole else self._hopeless(outputs))
-            labels = metrics.targets(self._metric, self._data.labels, outputs)[: len(got)]
-            before = outputs[: len(got)]
+            wanted = metrics.targets(self._metric, self._data.labels, outputs)
+            ask = None if whole else settled(self._metric, self._limits, wanted, len(outputs), outputs)
+            got, ended = self._outputs(model, session, ask)
+            labels, before = wanted[: len(got)], outputs[: len(got)]
             try:
                 accuracy, value, drop = metrics.compare_accuracy(self._metric, before, got, labels, self._data.name)
             except metrics.OutputError as e:
@@ -116,11 +122,11 @@ class Rig:
             if start > 0:
                 ratios["accuracy"] = metrics.against(self._metric, start, drop).scaled(1 / start)
             claims = {"accuracy": value, "accuracy.drop": drop, **self._claims(model, options, session, series)}
+            if ended == ENDED["in"]:
+                claims = kept(claims, self._limits)
             measured = self._measured(session, options, series, accuracy, claims, ratios, got)
-        if len(got) < len(outputs):
-            measured = replace(
-                measured, stopped=f"stopped after {len(got):,} of {len(outputs):,} samples: out of reach"
-            )
+        if ended:
+            measured = replace(measured, stopped=f"stopped after {len(got):,} of {len(outputs):,} samples: {ended}")
         level = metrics.chance(self._metric, labels, got.reshape(len(got), -1).shape[1])
         if metrics.fell_to_chance(self._metric, value, drop, level):
             return replace(
@@ -146,7 +152,7 @@ class Rig:
         session = self._device.open_session(model, options, require_provider=self._provider)
         try:
             start = time.perf_counter()
-            session.feed(self._data.inputs)
+            session.feed(next(pieces(self._data.inputs, batch_size(model.signature)))[1])
             self.push_seconds += time.perf_counter() - start
         except BaseException:
             session.close()
@@ -159,37 +165,22 @@ class Rig:
         plan = BenchPlan(min_calls=calls)
         return bench(sessions, plan, seed=self._seed, tick=lambda part: self._tick("latency", part))
 
-    def _outputs(self, model: Model, session: Session, stop: Callable[[Outputs], bool]) -> Outputs:
-        """Outputs of all samples, or of as many as it takes until `stop`, asked at each look, says so."""
-        n, parts, done = len(self._data), [], 0
+    def _outputs(self, model: Model, session: Session, ask: Ask | None) -> tuple[Outputs, str]:
+        """Outputs of all samples, or of as many as it takes until `ask` is answered; and how it was, in words."""
+        n, parts, done, ended = len(self._data), [], 0, ""
         looks = list(stopping.looks(n))
-        for first, *_ in evaluate(session, n, batch=batch_size(model.signature)):
+        batch = batch_size(model.signature)
+        for first, *_ in stream(session, self._data.inputs, batch=batch, forget=self._device.forget):
             parts.append(first)
             done += len(first)
             self._tick(f"accuracy {done:,}/{n:,}", done / n)
-            if done < n and done >= looks[0]:
+            if ask and done < n and done >= looks[0]:
                 looks = [look for look in looks if look > done]
-                if stop(np.concatenate(parts)):
+                ended = ENDED.get(ask(np.concatenate(parts)), "")
+                if ended:
                     break
         got = np.concatenate(parts)
-        return got if self._metric.classes else real([got], model.signature)[0]
-
-    def _hopeless(self, base: Outputs) -> Callable[[Outputs], bool]:
-        """Whether the samples so far already prove that the accuracy limit is out of reach."""
-        drops = [limit.value for limit in self._limits if limit.metric == "accuracy.drop"]
-        score = self._metric.per_sample
-        if not drops or score is None or self._metric.unit != "share":
-            return lambda _: False
-        labels, total = metrics.targets(self._metric, self._data.labels, base), len(base)
-        base_ok = score(base, labels).astype(bool)
-
-        def hopeless(got: Outputs) -> bool:
-            n = len(got)
-            ok = score(got, labels[:n]).astype(bool)
-            lost, won = int((base_ok[:n] & ~ok).sum()), int((~base_ok[:n] & ok).sum())
-            return stopping.decide(lost, won, n, total, min(drops)) == "out"
-
-        return hopeless
+        return got if self._metric.classes else real([got], model.signature)[0], ended
 
     def _claims(self, model: Model, options: SessionOptions, session: Session, series: Series) -> dict[str, Claim]:
         """What does not depend on the answers: times, size, and load and memory where the budget asks for them."""

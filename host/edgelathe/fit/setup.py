@@ -9,6 +9,7 @@ from pathlib import Path
 from edgelathe.core import budget, dataset
 from edgelathe.core.budget import Limit
 from edgelathe.core.dataset import Dataset
+from edgelathe.core.duration import milliseconds
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile_types import RUNTIMES
 from edgelathe.core.recipe import Recipe
@@ -21,12 +22,8 @@ from edgelathe.stats.metrics import Metric
 
 PROVIDERS = frozenset(provider for _, providers in RUNTIMES.values() for provider in providers)
 
-#: Limits that no part of this version measures.
-_UNMEASURED = {
-    "latency.paced": "use latency.p95",
-    "latency.sustained": "use latency.p95",
-    "energy": "leave it out, or measure with an external meter",
-}
+#: What a limit on these needs to know.
+_DURATIONS = {"latency.paced": ("period", "33ms"), "latency.sustained": ("sustain", "5min")}
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,14 @@ class Setup:
     recipes: tuple[tuple[str, Recipe], ...]
     holdout: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    period_ms: float = 0.0
+    sustain_ms: float = 0.0
 
 
 def setup(job: Job) -> Setup:
     """Read and check all that the job names. Raises UserError naming the file or option at fault."""
     limits = budget.parse_all(job.budget)
-    for limit in limits:
-        if limit.metric in _UNMEASURED:
-            raise UserError(f"budget '{limit.expr}'", f"{limit.metric} is not measured yet", _UNMEASURED[limit.metric])
+    durations = _durations(job, limits)
     if job.require_provider and job.require_provider not in PROVIDERS:
         raise UserError(
             "--require-provider", f"no provider '{job.require_provider}'", nearest(job.require_provider, PROVIDERS)
@@ -74,4 +71,20 @@ def setup(job: Job) -> Setup:
     warnings += dataset.compare(calib, data)
     metric = metrics.load_metric(data.metric, Path(job.data).parent)
     budget.suit(limits, metric.name, metric.unit, metric.better)
-    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings))
+    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings), *durations)
+
+
+def _durations(job: Job, limits: tuple[Limit, ...]) -> tuple[float, float]:
+    """`period` and `sustain` in ms, 0 where no limit needs them. Raises UserError for one that is missing or idle."""
+    found = []
+    for metric, (option, example) in _DURATIONS.items():
+        text = getattr(job, option)
+        asked = next((limit for limit in limits if limit.metric == metric), None)
+        if asked and text is None:
+            raise UserError(f"budget '{asked.expr}'", f"--{option} is not given", f"add it, as in --{option} {example}")
+        if text is not None and not asked:
+            raise UserError(f"--{option}", f"no limit is on {metric}", f"add one, or leave --{option} out")
+        found.append(milliseconds(text, f"--{option}") if text is not None else 0.0)
+    if not any(limit.metric == "energy" for limit in limits) and (job.rail or job.meter):
+        raise UserError("--meter" if job.meter else "--rail", "no limit is on energy", "add one, or leave it out")
+    return found[0], found[1]

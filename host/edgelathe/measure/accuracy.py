@@ -18,7 +18,7 @@ from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.result import Accuracy, BudgetLine
 from edgelathe.device.open import Device
-from edgelathe.measure.early import Answer, settled
+from edgelathe.measure.early import Answer, kept, settled
 from edgelathe.measure.parity import Parity, parity
 from edgelathe.measure.partial import Partial
 from edgelathe.measure.stream import stream
@@ -176,14 +176,12 @@ def _accuracy(
 
 def _judged(limits: Sequence[Limit], claims: dict[str, Claim], ended: Answer, count: int) -> list[BudgetLine]:
     """The verdicts on one model. One that ended early is judged by what it was stopped for."""
+    known = kept(claims, limits) if ended == "in" else claims
     lines = []
     for limit in limits:
         if limit.metric == "accuracy.drop" and count == 1:
             continue  # nothing to be worse than
-        line = budget.judge(limit, claims.get(limit.metric))
-        if ended == "in":
-            line = replace(line, verdict="met", note="settled before the last sample")
-        lines.append(line)
+        lines.append(budget.judge(limit, known.get(limit.metric)))
     return lines
 
 

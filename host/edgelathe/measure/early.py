@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.budget import Limit
+from edgelathe.core.claim import Claim
 from edgelathe.stats import stopping
 from edgelathe.stats.metrics import Metric
 
@@ -51,3 +53,20 @@ def settled(metric: Metric, limits: Sequence[Limit], labels: Array, total: int, 
         return "in" if all(a == "in" for a in answers) else "continue"
 
     return ask
+
+
+def kept(claims: Mapping[str, Claim], limits: Sequence[Limit]) -> dict[str, Claim]:
+    """Claims of an evaluation that ended `in`: it has shown, at its own error rate, that these limits are kept.
+
+    The bounds of the samples so far may lie beyond a limit that all samples surely keep; they end at the limit then.
+    """
+    found = dict(claims)
+    for limit in limits:
+        claim = found.get(limit.metric)
+        if claim is None or limit.metric not in ("accuracy", "accuracy.drop") or limit.relative:
+            continue
+        if limit.upper:
+            found[limit.metric] = replace(claim, upper=max(claim.value, min(claim.upper, limit.value)))
+        else:
+            found[limit.metric] = replace(claim, lower=min(claim.value, max(claim.lower, limit.value)))
+    return found
