@@ -20,7 +20,7 @@ _LEARN = 32
 class Meter:
     """Reads the named sensors each time `take` is called; `interval`: seconds between readings, 0 for no sensor.
 
-    Time counts from the first `take`. Raises AgentError("missing") for a sensor that is not there or cannot be read.
+    Time counts from the first `take`. Raises AgentError("request") for a sensor that is not there or cannot be read.
     """
 
     def __init__(self, root: str, labels: List[str]) -> None:
@@ -114,7 +114,7 @@ def _named(found: Dict[str, Source], label: str) -> Source:
     source = found.get(label)
     if source is None:
         mend = "one of " + ", ".join(sorted(found)) if found else "this machine shows none"
-        raise AgentError("missing", f"no power sensor {label!r}", mend)
+        raise AgentError("request", f"no power sensor {label!r}", mend)
     if source.why:
-        raise AgentError("missing", f"power sensor {label}: {source.why}", "choose another, or see docs/energy.md")
+        raise AgentError("request", f"power sensor {label}: {source.why}", "choose another, or see docs/energy.md")
     return source
