@@ -17,7 +17,8 @@ Status = Literal["planned", "running", "measured", "rejected", "failed"]
 class Latency:
     """Summary of single-stream latencies, in milliseconds; `ci` holds two-sided 95% intervals by statistic.
 
-    A percentile that the samples do not support has an interval with an infinite end.
+    A percentile that the samples do not support has an interval with an infinite end. `paced` and `sustained` are
+    medians with pauses between the calls, and once the device has warmed up; None: not measured.
     """
 
     p50: float
@@ -29,10 +30,12 @@ class Latency:
     max: float
     n: int
     ci: Mapping[str, Interval] = field(default_factory=dict)
+    paced: float | None = None
+    sustained: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """`{"p50", ..., "p50_ci": [lo, hi], ...}`; an infinite end is null."""
-        doc = {k: v for k, v in asdict(self).items() if k != "ci"}
+        """`{"p50", ..., "p50_ci": [lo, hi], ...}`; an infinite end is null, what is not measured left out."""
+        doc = {k: v for k, v in asdict(self).items() if k != "ci" and v is not None}
         return doc | {f"{k}_ci": [_finite(i.low), _finite(i.high)] for k, i in self.ci.items()}
 
     @classmethod
@@ -71,7 +74,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe applied to a model, with what the device answered for it so far. Times in ms, sizes in bytes."""
+    """A recipe applied to a model, with what the device answered for it so far. Times in ms, sizes in bytes.
+
+    `energy` is that of `measure.energy`, with `mj_per_inference`; `grade` that of `measure.grade`: how far the latency
+    is to be trusted.
+    """
 
     id: str
     recipe: str
@@ -85,10 +92,11 @@ class Candidate:
     accuracy: Accuracy | None = None
     throughput: float | None = None
     peak_bytes: int | None = None
-    mj_per_inference: float | None = None
+    energy: Mapping[str, Any] | None = None
     load_ms: float | None = None
     pareto: bool = False
     warnings: tuple[str, ...] = ()
+    grade: Mapping[str, Any] | None = None
 
     def with_(self, **changes: Any) -> Candidate:
         """A copy with these fields changed."""
@@ -103,7 +111,7 @@ class Candidate:
             "latency_ms": self.latency and self.latency.to_json(),
             "accuracy": self.accuracy and self.accuracy.to_json(),
             "memory": {"peak_bytes": self.peak_bytes},
-            "energy": None if self.mj_per_inference is None else {"mj_per_inference": self.mj_per_inference},
+            "energy": self.energy and dict(self.energy), "grade": self.grade and dict(self.grade),
             "load_ms": self.load_ms, "warnings": list(self.warnings),
         }  # fmt: skip
 
@@ -118,7 +126,7 @@ class Candidate:
             latency=Latency.from_json(doc["latency_ms"]) if doc["latency_ms"] else None,
             accuracy=Accuracy.from_json(doc["accuracy"]) if doc["accuracy"] else None,
             peak_bytes=doc["memory"]["peak_bytes"],
-            mj_per_inference=doc["energy"] and doc["energy"]["mj_per_inference"],
+            energy=doc["energy"], grade=doc.get("grade"),
             load_ms=doc["load_ms"], warnings=tuple(doc["warnings"]),
         )  # fmt: skip
 
