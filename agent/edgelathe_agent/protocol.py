@@ -112,8 +112,10 @@ VERBS: Dict[str, Verb] = {
          "meters": _LIST},
         ("calls", "conditions", "cpu_ns", "wall_ns", "late", "power", "split"),
     ),
-    # Calls of a session opened with `profile`, in a row. The payload: JSON, [{"name", "op", "provider", "ns": [of each
-    # call]}] for the nodes in the order that they ran, then unprofiled calls are timed by `time` of another session.
+    # Calls of a session opened with `profile`, in a row. With `calls` 0 it ends: then the payload is JSON of all calls,
+    # {"calls", "call_ns": [of each], "nodes": [{"name", "op", "provider", "types": [of its inputs, as the runtime names
+    # them], "within": name of the node whose subgraph it is in (null: none), "times": how often it ran, "ns": [of each
+    # call]}]}, nodes in the order that they ran. Unprofiled calls are timed by `time` of another session.
     "trace": Verb({"session": _INT, "first": _INT, "calls": _INT}, ("calls", "total_ns")),
     # Outputs of `count` samples from `first` on, batch 1 (or the model's fixed batch).
     # outputs: [{"name", "dtype", "shape": [count, ...]}]; the payload is their bytes, one after the other.

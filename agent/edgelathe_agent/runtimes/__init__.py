@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import importlib
 import importlib.util
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from edgelathe_agent import programs
 from edgelathe_agent.protocol import RUNTIMES, AgentError
@@ -68,8 +68,8 @@ class Engine(abc.ABC):
         """GPU memory that this process holds; None: no GPU, or the driver does not tell."""
         return None
 
-    def trace(self, calls: Callable[[], None]) -> List[Dict[str, Any]]:  # noqa: ARG002
-        """Time of each node while `calls()` runs, [{"name", "op", "provider", "ns": [of each call]}], in their order.
+    def profile(self) -> Iterable[Dict[str, Any]]:
+        """The events that the runtime recorded of all calls; it records no more. See `edgelathe_agent.trace`.
 
         Of an engine loaded with `profile`. Raises AgentError("missing") where the runtime cannot tell.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import onnxruntime as ort
@@ -12,6 +12,7 @@ import onnxruntime as ort
 from edgelathe_agent.protocol import AgentError
 from edgelathe_agent.runtimes import Engine, one_line, shape
 from edgelathe_agent.runtimes.placement import CPU, RECORD, placement
+from edgelathe_agent.trace import Profile
 
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool",
@@ -30,20 +31,24 @@ def load(
     _: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
 ) -> Engine:
     """A session on `provider`, with the CPU for the nodes that it does not take. Raises AgentError("model")."""
-    return Session(path, provider, threads, config)
+    return Session(path, provider, threads, config, Profile(root) if profile else None)
 
 
 class Session(Engine):
     """One InferenceSession. Spinning and all else stay at the runtime's defaults unless `config` says otherwise."""
 
-    def __init__(self, path: str, provider: str, threads: int, config: Dict[str, Any]) -> None:
-        self._path, self._asked = path, provider
+    def __init__(
+        self, path: str, provider: str, threads: int, config: Dict[str, Any], profile: Optional[Profile] = None
+    ) -> None:
+        self._path, self._asked, self._profile = path, provider, profile
         self.warnings = []
         wanted = [provider, CPU] if provider != CPU else [CPU]
         usable = [p for p in wanted if p in ort.get_available_providers()]
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _ERROR_AND_ABOVE
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile.prefix
         try:
             for key, value in config.items():
                 options.add_session_config_entry(key, str(value))
@@ -52,6 +57,8 @@ class Session(Engine):
             self._session = ort.InferenceSession(path, options, providers=usable)
         except Exception as e:  # onnxruntime raises a dozen classes of its own
             raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
+        if profile:
+            profile.hold()
         self.inputs = [_info(i) for i in self._session.get_inputs()]
         self.outputs = [_info(o) for o in self._session.get_outputs()]
         self.provider = CPU
@@ -87,6 +94,13 @@ class Session(Engine):
 
     def stage(self) -> None:
         """Nothing to do: `run` sees the arrays themselves."""
+
+    def profile(self) -> Iterable[Dict[str, Any]]:
+        """The events of the session's own profile, which ends here."""
+        if self._profile is None:
+            raise AgentError("request", "the session was opened without a profile", "open it with `profile`")
+        self._session.end_profiling()
+        return self._profile.events()
 
     def fetch(self, result: Any) -> Sequence[Any]:
         """The arrays that `run` returned."""
