@@ -15,6 +15,7 @@ from edgelathe.core.claim import Claim
 from edgelathe.stats.boundary import repeated
 from edgelathe.stats.latency import QUANTILES, statistic
 from edgelathe.stats.series import effective_size, ranks
+from edgelathe.stats.special import student
 
 Speed = Literal["faster", "slower", "same", "undecided"]
 Blocks = Sequence[NDArray[np.generic]]
@@ -56,7 +57,7 @@ def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02, looks
     of Wilcoxon's signed ranks (Hollander and Wolfe, Nonparametric Statistical Methods, 3.2 and 3.3; Conover 5.7). What
     both blocks of a pair share, such as a drift of the clock, cancels; a disturbed pair moves the estimate little.
     Assumes a symmetric distribution of the log ratio, which the random order within each pair gives where the models
-    are alike; what neighbouring pairs share is seen and widens the interval (`shared`). For tail percentiles
+    are alike; what neighbouring pairs share is seen and widens the interval (`effective_pairs`). For tail percentiles
     neighbouring pairs are `joined`. `same`: the interval lies within 1 / (1 + margin) and 1 + margin; else `faster` or
     `slower`: it excludes 1. With `looks` = K the bounds hold although one stopped at any of K looks
     (`sequential.looks`). Exchanging a and b gives the mirror image: 1 / ratio, and the verdict's opposite.
@@ -67,27 +68,27 @@ def compare(a: Blocks, b: Blocks, name: str = "p50", margin: float = 0.02, looks
     measure = statistic(name)
     # a difference of logarithms, not the logarithm of a ratio: it changes its sign exactly when a and b are exchanged
     logs = np.array([_log(measure(y)) - _log(measure(x)) for x, y in joined(pairs, name)])
-    averages, stretch = walsh_averages(logs), math.sqrt(shared(logs))
+    size, averages = effective_pairs(logs), walsh_averages(logs)
     middle = float(np.median(averages))
-    low, high = signed_rank_bounds(averages, len(logs), repeated(0.025, looks), stretch)
-    lower, upper = signed_rank_bounds(averages, len(logs), repeated(0.05, looks), stretch)
+    low, high = centre_bounds(averages, len(logs), size, repeated(0.025, looks))
+    lower, upper = centre_bounds(averages, len(logs), size, repeated(0.05, looks))
     value, low, high, lower, upper = (math.exp(v) for v in (middle, low, high, lower, upper))
     return Comparison(value, low, high, lower, upper, verdict(low, high, margin), len(logs))
 
 
-def shared(logs: NDArray[np.float64]) -> float:
-    """How many times larger the variance of the mean rank is than for independent pairs, for what neighbours share.
+def effective_pairs(logs: NDArray[np.float64]) -> float:
+    """How many independent pairs these are worth for what neighbours share, from the ranks of their values.
 
-    From the ranks, so that a disturbed pair does not hide it. Sessions live in processes of their own, and one may sit
-    beside a busy neighbour for several rounds, which the random order within a round does not cancel. 1 where
-    neighbours are not seen to be alike (one-sided 10%): the estimate's noise would cost width.
+    Sessions live in processes of their own, and one may sit beside a busy neighbour for several rounds, which the
+    random order within a round does not cancel. All of them where neighbours are not seen to be alike (one-sided 20%):
+    the estimate's own noise would cost width. Ranks, so that a disturbed pair does not hide what is shared.
     """
     n = len(logs)
     centred = ranks(logs) - (n + 1) / 2
     total = float(centred @ centred)
-    if n < 4 or total == 0 or float(centred[1:] @ centred[:-1]) / total < 1.28 / math.sqrt(n) - 1 / n:
-        return 1.0
-    return n / effective_size([centred])
+    if n < 4 or total == 0 or float(centred[1:] @ centred[:-1]) / total < 0.84 / math.sqrt(n) - 1 / n:
+        return float(n)
+    return effective_size([centred])
 
 
 def joined(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]], name: str) -> list[tuple[Any, Any]]:
@@ -117,20 +118,21 @@ def walsh_averages(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort((values[i] + values[j]) / 2)
 
 
-def signed_rank_bounds(
-    averages: NDArray[np.float64], n: int, alpha: float, stretch: float = 1.0
-) -> tuple[float, float]:
+def centre_bounds(averages: NDArray[np.float64], n: int, size: float, alpha: float) -> tuple[float, float]:
     """Bounds on the centre of n values by their Walsh averages, each with confidence 1 - alpha; infinite if too few.
 
-    `stretch` >= 1: how many times larger the standard deviation of the rank sum is than for independent values.
+    Wilcoxon's, exactly, where the values are worth `size` = n independent ones. Where they are worth fewer, its
+    distances from the middle grow by the root of n / size, and by Student's t for a variance known from `size` only.
     """
     skip = signed_rank_quantile(n, alpha)
-    if skip is not None and stretch > 1:
-        half = len(averages) / 2
-        skip = math.floor(half - stretch * (half - skip))
-    if skip is None or skip < 0:
+    if skip is None:
         return -math.inf, math.inf
-    return float(averages[skip]), float(averages[len(averages) - 1 - skip])
+    low, high = float(averages[skip]), float(averages[len(averages) - 1 - skip])
+    if size >= n:
+        return low, high
+    middle = float(np.median(averages))
+    stretch = math.sqrt(n / size) * student(alpha, max(1.0, size - 1)) / student(alpha, n - 1)
+    return middle - stretch * (middle - low), middle + stretch * (high - middle)
 
 
 @lru_cache(maxsize=512)
@@ -147,7 +149,7 @@ def signed_rank_quantile(n: int, alpha: float) -> int | None:
 
 
 def verdict(low: float, high: float, margin: float) -> Speed:
-    """What a 95% interval of time of b over time of a shows; the margin is a factor, so that 1 / ratio is its mirror."""
+    """What a 95% interval of time of b over time of a shows; the margin is a factor, so that 1 / ratio mirrors it."""
     if 1 / (1 + margin) <= low and high <= 1 + margin:
         return "same"
     return "faster" if high < 1 else "slower" if low > 1 else "undecided"

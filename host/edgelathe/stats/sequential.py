@@ -31,13 +31,18 @@ def looks(most: int, first: int = 10) -> tuple[int, ...]:
 
 
 def settled(a: Blocks, b: Blocks, k: int, count: int, name: str = "p50", margin: float = 0.02) -> bool:
-    """Whether the comparison may end at look k of `count` (1, 2, ...): it has a verdict, or this is the last look.
+    """Whether the comparison may end at look k of `count` (1, 2, ...): it is surely settled, or this is the last look.
 
-    a[i] was measured beside b[i]. Report `ratio.compare(a, b, name, margin, looks=count)`: its interval holds 95%
-    at whichever look one stopped.
+    a[i] was measured beside b[i]. `same` ends it; `faster` or `slower` only where the ratio lies beyond the margin:
+    two processes of one model often differ by a percent for as long as they live, and more pairs then show that they
+    are `same`. Report `ratio.compare(a, b, name, margin, looks=count)`: its interval holds 95% at any look.
     """
     _check(k, count)
-    return k == count or ratio.compare(a, b, name, margin, looks=count).verdict != "undecided"
+    if k == count:
+        return True
+    found = ratio.compare(a, b, name, margin, looks=count)
+    beyond = abs(math.log(found.ratio)) > math.log1p(margin)
+    return found.verdict == "same" or (found.verdict != "undecided" and beyond)
 
 
 def limit_settled(blocks: latency.BlocksNs, statistic: str, limit_ms: float, k: int, count: int) -> bool:
