@@ -15,8 +15,9 @@ import subprocess
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
+from edgelathe_agent import cgroup
 from edgelathe_agent.framing import Frame, ProtocolError, take
-from edgelathe_agent.memory import rss_bytes
+from edgelathe_agent.memory import oom_kills, rss_bytes
 from edgelathe_agent.protocol import MAX_REQUEST, AgentError
 
 #: Most bytes of requests that may wait while another one is answered.
@@ -45,6 +46,9 @@ class Job:
         self.process, self.pid = process, process.pid
         self.out, self.err = bytearray(), bytearray()
         self.open_pipes = 0
+        self.doing = ""  # what it last said that it is at
+        self.group: Optional[str] = None  # its control group
+        self.oom_kills = oom_kills()  # of the kernel, when it started
 
     def why(self) -> str:
         """How it ended, in words: signal or exit code, and the last line that it wrote."""
@@ -182,6 +186,8 @@ class Jobs:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(job.pid, signal.SIGKILL)
         job.process.wait()
+        if job.group:
+            cgroup.remove(job.group)
         for pipe in (job.process.stdin, job.process.stdout, job.process.stderr):
             if pipe is not None:
                 with contextlib.suppress(KeyError):
@@ -196,17 +202,29 @@ class Jobs:
     def _frame(self, job: Job) -> Optional[Frame]:
         try:
             frame = take(job.out)
+            while frame is not None and "event" in frame.head:
+                job.doing = str(frame.head.get("what", ""))
+                frame = take(job.out)
         except ProtocolError as e:
             raise self._over(job, "crash", f"the child does not speak the protocol: {e}", "") from None
         if frame is None and not job.open_pipes:
             self.end(job, grace=2.0)
-            mend = "another runtime, fewer threads or a smaller model may do"
-            raise AgentError("crash", "the child that runs the model " + job.why(), mend)
+            raise _died(job)
         return frame
 
     def _over(self, job: Job, kind: str, what: str, mend: str) -> AgentError:
         self.end(job)
         return AgentError(kind, what, mend)
+
+
+def _died(job: Job) -> AgentError:
+    """Why, as far as it can be known: the kernel counts whom it kills for want of memory and does not say whom."""
+    now = oom_kills()
+    if job.process.returncode == -signal.SIGKILL and None not in (now, job.oom_kills) and now != job.oom_kills:
+        what = "the kernel ran out of memory and killed the child that runs the model"
+        return AgentError("memory", what, "use a smaller model, or end other programs of the device")
+    mend = "another runtime, fewer threads or a smaller model may do"
+    return AgentError("crash", "the child that runs the model " + job.why(), mend)
 
 
 def write_all(fd: int, data: Union[bytes, memoryview[int]]) -> None:

@@ -21,16 +21,21 @@ class Samples:
     def __init__(self, path: str, dtype: Any, dims: List[int], rows: Optional[int]) -> None:
         self.n, each = dims[0], tuple(dims[1:])
         self.buffer = np.zeros(each if rows is None else (rows, *each), dtype)
-        self._bytes = self.buffer.nbytes // (rows or 1)
-        flat = self.buffer.reshape(-1).view(np.uint8)
-        self._rows = [flat[r * self._bytes : (r + 1) * self._bytes].data for r in range(rows or 1)]
+        self._rows = rows or 1
+        self._bytes = self.buffer.nbytes // self._rows
+        self._flat = self.buffer.reshape(-1).view(np.uint8).data
         self._fd = os.open(path, os.O_RDONLY)
 
-    def load(self, indices: List[int]) -> None:
-        """Fill the buffer with these samples."""
-        for row, i in zip(self._rows, indices):
-            if os.preadv(self._fd, [row], i * self._bytes) != self._bytes:
+    def load(self, first: int) -> None:
+        """Fill the buffer with the samples from `first` on, cyclically."""
+        done = 0
+        while done < self._rows:
+            at = (first + done) % self.n
+            rows = min(self._rows - done, self.n - at)
+            part = self._flat[done * self._bytes : (done + rows) * self._bytes]
+            if os.preadv(self._fd, [part], at * self._bytes) != len(part):
                 raise AgentError("corrupt", "a fed file became shorter", "send it again")
+            done += rows
 
     def close(self) -> None:
         """The file is not read any more."""
@@ -54,3 +59,18 @@ def check(name: str, info: Dict[str, Any], fed: Any, store: Store) -> List[int]:
     if size != there:
         raise AgentError("request", f"input {name}: {size} bytes of {dims}, the file has {there}", "")
     return dims
+
+
+def batch_of(axes: Dict[str, Optional[int]], asked: int) -> int:
+    """Samples of a call, by the batch axis of each input (None: open) and what is asked for (0: one, or what is fixed).
+
+    Raises AgentError("model") when an input takes another number.
+    """
+    fixed = {name: axis for name, axis in axes.items() if axis is not None}
+    if not asked:
+        return max(fixed.values(), default=1)
+    for name, axis in fixed.items():
+        if axis != asked:
+            what = f"input {name} takes batches of {axis}, not of {asked}"
+            raise AgentError("model", what, "export the model with an open batch axis, or leave the batch out")
+    return asked

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any, Dict, NamedTuple, Optional
 
-from edgelathe_agent import framing
+from edgelathe_agent import cgroup, framing
 from edgelathe_agent.cas import FULL, Store
 from edgelathe_agent.framing import Frame, ProtocolError, TooLargeError
 from edgelathe_agent.jobs import GoneError, Job, Jobs, Tick, program, write_all
@@ -199,3 +199,4 @@ def _tidy(agent: Agent) -> None:
         from edgelathe_agent.tidy import old_archives
 
         old_archives(archives)
+    cgroup.sweep("/")

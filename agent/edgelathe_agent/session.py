@@ -7,13 +7,13 @@ import gc
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
-from edgelathe_agent import framing
+from edgelathe_agent import framing, progress
 from edgelathe_agent.cas import Store
 from edgelathe_agent.jobs import write_all
-from edgelathe_agent.memory import reset_peak, status
 from edgelathe_agent.protocol import AgentError
+from edgelathe_agent.queries import Block, Several, Single, Stream, block, clock
 
 Head = Dict[str, Any]
 Answer = Tuple[Head, List[Any]]
@@ -25,10 +25,11 @@ class Session:
     def __init__(self, root: str) -> None:
         self._store = Store(root)
         self._engine: Any = None
-        self._samples: List[Any] = []
-        self._batch, self._n, self._staged = 1, 0, [-1]
-        self._base: Optional[int] = None
-        self._peak = 0
+        self._streams: List[Stream] = []
+        self._queries: Any = None
+        self._asked = -1  # samples of a query that `_queries` are for
+        self._batch, self._n = 1, 0
+        self._memory: Any = None
 
     def describe(self, head: Head) -> Answer:
         """Version and providers of a runtime, once it is imported."""
@@ -42,33 +43,36 @@ class Session:
 
     def open(self, head: Head) -> Answer:
         """Load the model; `load_ms` counts from its file to a session that is ready, without imports."""
+        from edgelathe_agent.memory import Footprint
+        from edgelathe_agent.pagecache import drop
         from edgelathe_agent.runtimes import module
 
         if head["cpus"]:
-            os.sched_setaffinity(0, head["cpus"])
-        runtime, path = module(head["runtime"]), self._store.find(head["model"])
-        version, _ = runtime.describe(head["runtime"])
+            os.sched_setaffinity(0, head["cpus"])  # before threads are made, which take it over
+        name, path = head["runtime"], self._store.find(head["model"])
+        runtime = module(name)
+        version, _ = runtime.describe(name)
+        remark = drop(path) if head["cold"] else ""
         gc.collect()
-        reset_peak()
-        self._base = status("VmRSS")
+        self._memory = Footprint(head["cgroup"])
         start = time.perf_counter_ns()
-        self._engine = runtime.load(
-            head["runtime"], path, head["provider"], head["threads"], head["config"], self._store.root, head["profile"]
+        engine = self._engine = runtime.load(
+            name, path, head["provider"], head["threads"], head["config"], self._store.root, head["profile"]
         )
         load_ms = (time.perf_counter_ns() - start) / 1e6
-        self._note_peak()
-        engine = self._engine
+        self._memory.note(engine.gpu_bytes)
         engine.place()
         gc.collect()
         gc.disable()  # no collection falls into a timed call
         return {
             "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": engine.build_ms,
-            "inputs": engine.inputs, "outputs": engine.outputs, "warnings": engine.warnings,
+            "inputs": engine.inputs, "outputs": engine.outputs,
+            "warnings": [*engine.warnings, *([remark] if remark else [])],
         }, []  # fmt: skip
 
     def feed(self, head: Head) -> Answer:
-        """Check the arrays against the model and point the engine at their buffers."""
-        from edgelathe_agent.samples import Samples, check
+        """Check the arrays against the model and point the engine, and its forks, at buffers for them."""
+        from edgelathe_agent.samples import Samples, batch_of, check
 
         infos = {i["name"]: i for i in self._engine.inputs}
         if set(infos) != set(head["inputs"]):
@@ -79,47 +83,36 @@ class Session:
         if len(counts) != 1:
             raise AgentError("model", f"inputs of {sorted(counts)} samples", "feed as many of each")
         batched = {name: len(d) == len(infos[name]["shape"]) for name, d in dims.items()}
-        fixed = [infos[name]["shape"][0] or 1 for name in dims if batched[name] and infos[name]["shape"]]
-        self._batch = max(fixed, default=1)
-        for old in self._samples:
-            old.close()
-        self._samples, self._n = [], 0
-        samples = {
-            name: Samples(self._store.find(head["inputs"][name]["sha256"]), infos[name]["dtype"], d,
-                          self._batch if batched[name] else None)
-            for name, d in dims.items()
-        }  # fmt: skip
-        self._samples, self._staged = list(samples.values()), [-1]
-        self._engine.bind({name: s.buffer for name, s in samples.items()}, self._batch)
-        self._n = counts.pop()
-        return {"samples": self._n, "batch": self._batch}, []
+        batch = batch_of({name: infos[name]["shape"][0] if batched[name] else 1 for name in dims}, head["batch"])
+        self._unfed()
+        self._memory.begin()
+        n = counts.pop()
+        engines = [self._engine, *(self._engine.fork() for _ in range(1, head["streams"]))]
+        for engine in engines:
+            samples = {
+                name: Samples(self._store.find(head["inputs"][name]["sha256"]), infos[name]["dtype"], d,
+                              batch if batched[name] else None)
+                for name, d in dims.items()
+            }  # fmt: skip
+            engine.bind({name: s.buffer for name, s in samples.items()}, batch)
+            self._streams.append(Stream(engine, list(samples.values()), batch, n))
+        self._memory.note(self._engine.gpu_bytes)
+        self._batch, self._n = batch, n
+        return {"samples": n, "batch": batch}, []
 
     def time(self, head: Head) -> Answer:
-        """Time calls in a row; only the bare call lies between the two readings of the clock."""
+        """Queries in a row, paced where a period is given; each is timed alone."""
         self._fed()
-        clock, stage, run, batch, n = time.perf_counter_ns, self._stage, self._engine.run, self._batch, self._n
-        calls, first = head["calls"], head["first"]
-        most = framing.MAX_PAYLOAD // 8
-        times = array.array("q")
-        cpu, begun = time.process_time_ns(), clock()
-        end = begun + int(head["min_ms"] * 1e6)
-        while (len(times) < calls or clock() < end) and len(times) < most:
-            stage([(first + r) % n for r in range(batch)])
-            start = clock()
-            run()
-            times.append(clock() - start)
-            first += batch
-        self._note_peak()
+        cpu = time.process_time_ns()
+        done = self._block(head)
+        cpu_ns = time.process_time_ns() - cpu
+        self._memory.note(self._engine.gpu_bytes)
         if sys.byteorder == "big":
-            times.byteswap()
-        wall_ns = clock() - begun
+            done.times.byteswap()
         return {
-            "calls": len(times),
-            "cpu_ns": time.process_time_ns() - cpu,
-            "wall_ns": wall_ns,
-            "late": 0,
+            "calls": len(done.times), "cpu_ns": cpu_ns, "wall_ns": done.wall_ns, "late": done.late,
             "split": self._engine.split,
-        }, [times]
+        }, [done.times]  # fmt: skip
 
     def infer(self, head: Head) -> Answer:
         """Outputs of samples first to first + count - 1, one after the other."""
@@ -131,11 +124,11 @@ class Session:
             raise AgentError("request", f"samples {first} to {first + count - 1} of {self._n}", "ask for those fed")
         outputs: List[Any] = []
         for done in range(0, count, batch):
-            # A batch that reaches over the last sample is filled up with copies of it; they are cut off again.
-            self._stage([min(first + done + r, self._n - 1) for r in range(batch)])
+            # A batch that reaches over the last sample is filled up from the start; that is cut off again.
+            self._streams[0].stage(first + done)
             rows = [_rows(o, batch) for o in self._engine.fetch(self._engine.run())]
             if not done:
-                self._note_peak()  # before what is collected here counts too
+                self._memory.note(self._engine.gpu_bytes)  # before what is collected here counts too
                 outputs = _room(rows, count)
             for info, out, r in zip(self._engine.outputs, outputs, rows):
                 if out.shape[1:] != r.shape[1:]:
@@ -153,30 +146,41 @@ class Session:
         from edgelathe_agent.trace import trace
 
         self._fed()
-        fields, parts = trace(self._engine, self._stage, head["first"], head["calls"])
+        fields, parts = trace(self._engine, Single(self._streams[0]), head["first"], head["calls"])
         return fields, parts
 
     def close(self, _: Head) -> Answer:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
-        peak = None if self._base is None else max(0, self._peak - self._base)
-        gpu = None if self._engine is None else self._engine.gpu_bytes()
-        return {"peak_bytes": peak, "peak_pss_bytes": None, "peak_cgroup_bytes": None, "gpu_bytes": gpu}, []
+        self._unfed()
+        self._engine.close()
+        return self._memory.to_json(), []
 
     def _fed(self) -> None:
         if not self._n:
             raise AgentError("request", "the session has no samples", "feed it first")
-        reset_peak()  # what an `infer` before collected is not the model's
+        self._memory.begin()  # what an `infer` before collected is not the model's
 
-    def _stage(self, indices: List[int]) -> None:
-        if indices != self._staged:
-            for s in self._samples:
-                s.load(indices)
-            self._engine.stage()
-            self._staged = indices
+    def _unfed(self) -> None:
+        if self._queries is not None:
+            self._queries.close()
+        for stream in self._streams:
+            stream.close()
+        self._streams, self._queries, self._asked, self._n = [], None, -1, 0
 
-    def _note_peak(self) -> None:
-        self._peak = max(self._peak, status("VmHWM") or 0)
-        reset_peak()
+    def _block(self, head: Head) -> Block:
+        samples, calls, min_ms, period_ms = (head[k] for k in ("samples", "calls", "min_ms", "period_ms"))
+        single = samples <= self._batch
+        if single and not period_ms:
+            start = clock()
+            own = self._engine.series(calls, min_ms)
+            if own is not None:
+                return Block(array.array("q", own), 0, clock() - start)
+        if self._asked != samples:
+            if self._queries is not None:
+                self._queries.close()
+            self._queries = Single(self._streams[0]) if single else Several(self._streams, samples)
+            self._asked = samples
+        return block(self._queries, head["first"], calls, min_ms, period_ms)
 
 
 def _rows(value: Any, batch: int) -> Any:
@@ -202,6 +206,7 @@ def main(root: str, stdout: int) -> int:
     """Answer the parent's requests until it closes our stdin."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime 1.29 and later reports to its maker unless told not to
     session, inbox = Session(root), bytearray()
+    progress.listen(lambda what: _send(stdout, None, ({"event": "progress", "what": what}, [])))
     verbs: Dict[str, Callable[[Head], Answer]] = {
         "describe": session.describe, "open": session.open, "feed": session.feed, "time": session.time,
         "trace": session.trace, "infer": session.infer, "close": session.close,
@@ -226,23 +231,26 @@ def _send(stdout: int, number: Any, answer: Answer) -> None:
         write_all(stdout, part)
 
 
+#: How runtimes word an allocation that failed, in lower case.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "failed to allocate memory", "cannot allocate memory")
+
+
 def _answer(verbs: Dict[str, Callable[[Head], Answer]], head: Head) -> Answer:
+    from edgelathe_agent.runtimes import one_line
+
     try:
         fields, body = verbs[head["do"]](head)
     except AgentError as e:
-        return {"ok": False, "error": e.to_json()}, []
+        error = e
     except ImportError as e:
-        error = AgentError(
-            "missing", "{} cannot be imported: {}".format(head.get("runtime"), e), "run `edgelathe device doctor`"
-        )
-    except MemoryError:
-        error = AgentError(
-            "memory", "not enough memory on the device", "use a smaller model or fewer samples at a time"
-        )
+        error = AgentError("missing", f"{head.get('runtime')} cannot be imported: {e}", "run `edgelathe device doctor`")
+    except MemoryError as e:
+        error = AgentError("memory", one_line(e))
     except Exception as e:  # the runtimes raise classes of their own
-        from edgelathe_agent.runtimes import one_line
-
-        error = AgentError("model", f"{type(e).__name__}: {one_line(e)}", "")
+        error = AgentError("model", f"{type(e).__name__}: {one_line(e)}")
     else:
         return {"ok": True, **fields}, body
+    if error.kind == "memory" or (error.kind == "model" and any(w in error.what.lower() for w in _NO_MEMORY)):
+        mend = "use a smaller model, a smaller batch or fewer samples at a time"
+        error = AgentError("memory", f"not enough memory on the device: {error.what}", mend)
     return {"ok": False, "error": error.to_json()}, []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Tuple
+import os
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Tuple
 
+from edgelathe_agent import cgroup
 from edgelathe_agent.framing import pack
 from edgelathe_agent.protocol import RUNTIMES, AgentError
 
 if TYPE_CHECKING:
+    from edgelathe_agent.jobs import Job
     from edgelathe_agent.serve import Agent
 
 Head = Dict[str, Any]
@@ -15,6 +19,8 @@ Answer = Tuple[Head, bytes]
 
 #: Longest that a runtime may take to be imported, in seconds; slow cards and emulators take tens.
 _IMPORT_SECONDS = 120.0
+#: Most calls of a session at once: each has a thread and buffers.
+MOST_STREAMS = 256
 
 
 def _probe(agent: Agent, _: Head, __: bytes) -> Answer:
@@ -93,20 +99,59 @@ def _open(agent: Agent, head: Head, _: bytes) -> Answer:
     if head["threads"] < 1:
         raise AgentError("request", f"open.threads is {head['threads']}", "at least 1")
     agent.store.find(head["model"])
+    _allowed(head["cpus"])
     limits = [head["limits"].get(k, 0) for k in ("seconds", "memory_bytes")]
     if not all(isinstance(v, (int, float)) and v >= 0 for v in limits):
         raise AgentError("request", "open.limits is {!r}".format(head["limits"]), "numbers, 0 for none")
     seconds, memory = float(limits[0]), int(limits[1])
     job = agent.child()
+    job.group = cgroup.make("/", job.pid)
+    tell = Tell(agent, job, "{} loads the model".format(head["runtime"]))
     try:
-        answer = agent.ask(job, head, seconds, memory)
+        answer = agent.ask(job, {**head, "cgroup": job.group}, seconds, memory, tick=tell)
     except AgentError:
         agent.jobs.end(job)
         raise
     return {**answer.head, "session": agent.add_session(job, seconds, memory)}, b""
 
 
+class Tell:
+    """Tells the host every few seconds what a child is at: in its own words, else `what`. A tick of a wait."""
+
+    EVERY = 3.0
+
+    def __init__(self, agent: Agent, job: Job, what: str) -> None:
+        self._agent, self._job, self._what = agent, job, what
+        self._begun = self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        """Look at the clock."""
+        now = time.monotonic()
+        if now - self._last >= self.EVERY:
+            self._last = now
+            self._agent.event(f"{self._job.doing or self._what}, {now - self._begun:.0f} s so far")
+
+
+def _allowed(cpus: List[Any]) -> None:
+    there = os.sched_getaffinity(0)
+    for cpu in cpus:
+        if isinstance(cpu, bool) or not isinstance(cpu, int) or cpu not in there:
+            raise AgentError("request", f"open.cpus: no CPU {cpu!r} for the agent", f"use some of {ranges(there)}")
+
+
+def ranges(cpus: Iterable[int]) -> str:
+    """Numbers as the kernel lists them: 0-3,6."""
+    parts: List[List[int]] = []
+    for cpu in sorted(cpus):
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1].append(cpu)
+        else:
+            parts.append([cpu])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
+
+
 def _feed(agent: Agent, head: Head, _: bytes) -> Answer:
+    _within(head, batch=(0, None), streams=(1, MOST_STREAMS))
     for value in head["inputs"].values():
         agent.store.find(value.get("sha256") if isinstance(value, dict) else None)
     return agent.ask_session(head)
@@ -116,6 +161,7 @@ def _time(agent: Agent, head: Head, _: bytes) -> Answer:
     from edgelathe_agent.power import Meter
     from edgelathe_agent.sensors import conditions, sense
 
+    _within(head, first=(0, None), calls=(0, None), min_ms=(0, None), samples=(0, None), period_ms=(0, None))
     meter = Meter("/", head["meters"])
     before = sense("/")
     # Without a meter seldom: what is timed must not feel the agent.
@@ -125,8 +171,18 @@ def _time(agent: Agent, head: Head, _: bytes) -> Answer:
 
 
 def _trace(agent: Agent, head: Head, _: bytes) -> Answer:
+    _within(head, first=(0, None), calls=(1, None))
     answer = agent.ask_session(head)
     return answer.head, answer.body
+
+
+def _within(head: Head, **limits: Tuple[int, Optional[int]]) -> None:
+    """Raises AgentError("request") for a field that is below or above its limits, or no number."""
+    for name, (least, most) in limits.items():
+        value = head[name]
+        if not (value >= least and (most is None or value <= most) and value != float("inf")):
+            wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            raise AgentError("request", "{}.{} is {}".format(head["do"], name, value), wanted)
 
 
 def _infer(agent: Agent, head: Head, _: bytes) -> Answer:
