@@ -55,11 +55,15 @@ VERBS: Dict[str, Verb] = {
     # own; one that is there but cannot be imported is in `broken`: [{"name", "why"}]. `features` as the kernel names
     # them. clusters: [{"name", "cpus": [number], "max_khz"}], cores of one kind together, fastest first. conditions: as
     # `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}].
+    # fastest_modes: names of a Jetson's power modes without a limit. busiest: processes of others that took most of a
+    # CPU meanwhile, [{"name", "pid", "share"}]. tuning: what is tuned now, {"settings": [name], "until"}, null: nothing;
+    # recovered: as `changed` of `tune`, what this agent found left over by one that was killed, and put back.
     "probe": Verb(
         {},
         ("machine", "cpu", "features", "cores", "memory_bytes", "memory_free_bytes", "model", "system", "kernel",
          "libc", "bits", "python", "implementation", "executable", "pip", "ensurepip", "free_bytes", "governor",
-         "clock_max_khz", "clusters", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions"),
+         "clock_max_khz", "clusters", "runtimes", "broken", "emulated", "emulated_why", "sensors", "conditions",
+         "swap_used_bytes", "fastest_modes", "busiest", "tuning", "recovered"),
     ),
     # Clocks {cpu: kHz}, governors {cpu: name}, temperatures {sensor: Celsius}, load average of the last minute, whether
     # it is throttled now (null: unknown), why [text], and how often it was since boot (null: not counted). cpu_s:
@@ -75,7 +79,8 @@ VERBS: Dict[str, Verb] = {
     # sensors.
     "watch": Verb({"seconds": _NUM, "meters": _LIST}, ("power",)),
     # Make the machine quieter (governor, jetson_clocks) or, with `on` false, as it was before. It is put back when the
-    # connection ends too, however that is, or after `seconds` where `keep` lets it outlive the connection. changed,
+    # connection ends too, however that is, or after `seconds` where `keep` lets it outlive the connection. With `on`
+    # false and `keep` it is put back although another connection holds it tuned. changed,
     # refused: [{"what", "was", "is", "why"}].
     "tune": Verb({"on": _FLAG, "keep": _FLAG, "seconds": _NUM}, ("changed", "refused")),
     # Content-addressed files. `sizes`: bytes of each file that is whole, `partial`: of each broken transfer.
@@ -112,7 +117,8 @@ VERBS: Dict[str, Verb] = {
          "meters": _LIST},
         ("calls", "conditions", "cpu_ns", "wall_ns", "late", "power", "split"),
     ),
-    # Calls of a session opened with `profile`, in a row. With `calls` 0 it ends: then the payload is JSON of all calls,
+    # Calls of a session opened with `profile`, in a row; the payload: nanoseconds of each, int64 little-endian. With
+    # `calls` 0 it ends: then the payload is JSON of all calls, as the runtime recorded them,
     # {"calls", "call_ns": [of each], "nodes": [{"name", "op", "provider", "types": [of its inputs, as the runtime names
     # them], "within": name of the node whose subgraph it is in (null: none), "times": how often it ran, "ns": [of each
     # call]}]}, nodes in the order that they ran. Unprofiled calls are timed by `time` of another session.

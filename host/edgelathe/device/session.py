@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,6 +149,15 @@ class Session:
         )  # fmt: skip
         more = {k: frame.head[k] for k in ("cpu_ns", "wall_ns", "late", "power", "split")}
         return Timed(np.frombuffer(frame.body, "<i8").astype(np.int64), frame.head["conditions"], more)
+
+    def trace(self, calls: int, first: int = 0) -> NDArray[np.int64]:
+        """Calls in a row of a session opened with `profile`: nanoseconds of each, the profiler's own time included."""
+        return np.frombuffer(self._ask("trace", first=first, calls=calls).body, "<i8").astype(np.int64)
+
+    def traced(self) -> dict[str, Any]:
+        """What the runtime recorded of all calls of `trace`, which ends here: the JSON of the protocol's `trace`."""
+        found: dict[str, Any] = json.loads(self._ask("trace", first=0, calls=0).body)
+        return found
 
     def infer(self, first: int, count: int) -> list[Array]:
         """An array [count, ...] per output, for `count` samples from `first` on. Raises ValueError for count < 1."""

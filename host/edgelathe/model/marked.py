@@ -1,0 +1,100 @@
+"""An ONNX model whose nodes and tensors carry their number in their names, so that kernels tell what they came from.
+
+Runtimes fuse nodes, and name what they make after a node or a tensor of the original, with an ending of their own:
+`conv1_nchwc`, `fc_token_3`, `fc/MatMulAddFusion`. A number between signs survives that, and is never part of another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgelathe.model import onnx as onnx_model
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgelathe.core.device import SessionOptions
+    from edgelathe.model.types import Model
+
+_MARK = re.compile(r"~(\d+)[.~]")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """`model` computes what the original does; `outputs[k]`: what node k's first output is called in the original."""
+
+    model: Model
+    outputs: tuple[str, ...]
+
+
+def mark(model: Model) -> Marked:
+    """Node k of an ONNX model gets the name `~k~`, its output j `~k.j~`; inputs and outputs of the model keep theirs.
+
+    Nodes in subgraphs get that of the node that holds them, with a number of their own. Local functions are inlined.
+    """
+    proto = onnx_model.to_proto(model)
+    if proto.functions:
+        import onnx.inliner
+
+        proto = onnx.inliner.inline_local_functions(proto)
+    graph = proto.graph
+    kept = {v.name for v in (*graph.input, *graph.output)} | {t.name for t in graph.initializer} | {""}
+    outputs = tuple(next((o for o in node.output if o), "") for node in graph.node)
+    names = {
+        o: f"~{k}.{j}~" for k, node in enumerate(graph.node) for j, o in enumerate(node.output) if o not in kept
+    }
+    for k, node in enumerate(graph.node):
+        _rename(node, names)
+        node.name = f"~{k}~"
+        for i, inner in enumerate(_inner(node)):
+            _rename(inner, names)
+            inner.name = f"~{k}~{i}"
+    del graph.value_info[:], graph.quantization_annotation[:]
+    return Marked(onnx_model.from_proto(proto, model.name), outputs)
+
+
+def marks(name: str) -> tuple[int, ...]:
+    """The numbers of the nodes that a name mentions, in its order; none: the runtime made it up."""
+    return tuple(dict.fromkeys(int(m) for m in _MARK.findall(name)))
+
+
+def made_for(model: Model, options: SessionOptions) -> dict[str, tuple[int, ...]]:
+    """Marks of the outputs of each node that ONNX Runtime makes of a marked model on this host, by the node's name.
+
+    Nodes that fusions named anew are told by what they put out. Empty where the host has no such provider.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import onnx
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        so = ort.SessionOptions()
+        so.optimized_model_filepath, so.log_severity_level = str(path), 4
+        so.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        so.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "0")
+        try:
+            ort.InferenceSession(model.data, so, providers=[options.provider])
+            optimized = onnx.load(str(path), load_external_data=False)
+        except Exception:  # a provider that is not here, or one that compiles its nodes: the names must do
+            return {}
+    return {node.name: marks(" ".join(node.output)) for node in optimized.graph.node if node.name}
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for values in (node.input, node.output):
+        for i, value in enumerate(values):
+            values[i] = names.get(value, value)
+
+
+def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for inner in graph.node:
+                yield inner
+                yield from _inner(inner)
