@@ -1,40 +1,31 @@
-"""Timing several sessions in turns, and evaluating one in blocks. The device answers raw samples; all else is here."""
+"""Timing several sessions in turns. The device answers raw samples; all else is here."""
 
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.device.errors import ModelFailure
 from edgelathe.stats.series import steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-Array = NDArray[np.generic]
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Timeable(Protocol):
     """What `bench` takes of a session."""
 
     def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0) -> Any:
-        """A block: `.ns`, `.conditions`."""
-
-
-class Inferable(Protocol):
-    """What `evaluate` takes of a session."""
-
-    def infer(self, first: int, count: int) -> list[Array]:
-        """Outputs of `count` samples."""
+        """A block: `.ns`, `.conditions`, `.more`."""
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """How long to measure, per session: at least `min_ms` and `min_calls`, at most `max_ms` of calls, in blocks.
+    """How long to measure, per session: at least `min_ms` and `min_calls`, at most `max_ms`, in blocks.
 
     `warm_ms` bounds the warm-up, which ends before when the blocks no longer change.
     """
@@ -51,13 +42,19 @@ class BenchPlan:
 class Series:
     """The samples of one session: int64 nanoseconds per block, blocks in the order of the rounds.
 
-    Block i of all sessions of one `bench` belongs to the same round. `conditions` holds those of each block.
+    Block i of all sessions of one `bench` belongs to the same round. `conditions` and `more` hold what the agent said
+    of each block; `wall_ms` is the time that all took, pauses too; `settled`: the warm-up ended because times were
+    steady; `error` is why it ended early (None: it did not).
     """
 
     blocks: list[NDArray[np.int64]] = field(default_factory=list)
     conditions: list[Mapping[str, Any]] = field(default_factory=list)
+    more: list[Mapping[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     warm_calls: int = 0
+    wall_ms: float = 0.0
+    settled: bool = True
+    error: ModelFailure | None = None
 
     @property
     def calls(self) -> int:
@@ -68,6 +65,10 @@ class Series:
     def spent_ms(self) -> float:
         """Time of the counted calls."""
         return float(sum(int(b.sum()) for b in self.blocks)) / 1e6
+
+    def cut(self, rounds: int) -> None:
+        """Keep the first so many rounds."""
+        del self.blocks[rounds:], self.conditions[rounds:], self.more[rounds:]
 
 
 #: Fewest calls of a block whose first is left out: it runs with the caches of the session before it.
@@ -80,77 +81,99 @@ def bench(
     *,
     seed: int = 0,
     tick: Callable[[float], None] | None = None,
+    until: Callable[[Sequence[Series]], bool] | None = None,
+    into: list[Series] | None = None,
+    survive: bool = False,
 ) -> list[Series]:
     """Warm up each session until steady, then time all in randomized rounds of one block each.
 
     Interleaving shares drift and disturbance between the sessions; the order within a round is random from `seed`,
     so that no session always follows the same other (Box, Hunter and Hunter, Statistics for Experimenters, 4.2:
-    block what you can, randomize what you cannot). `tick` is told how far it is, 0 to 1.
+    block what you can, randomize what you cannot).
+
+    Args:
+        sessions: open and fed.
+        plan: how long.
+        seed: of the order.
+        tick: told how far it is, 0 to 1.
+        until: asked after each round once there is enough of all; it goes on until that says so, or `max_ms`.
+            None: what is enough is all.
+        into: filled with the series, so that what is there survives an exception.
+        survive: a session that fails is left out from then on and its series says why; else ModelFailure is raised.
     """
     plan = plan or BenchPlan()
-    series = [_warmed(session, plan) for session in sessions]
-    order, chance = list(range(len(sessions))), random.Random(seed)
-    while pending := [i for i in order if not _enough(series[i], plan)]:
-        chance.shuffle(order)
-        for i in order:
-            _block(sessions[i], series[i], plan)
-        if tick:
-            tick(min(_part(series[i], plan) for i in pending))
-    for s in series:
-        s.warnings += _remarks(s, plan)
+    series = [] if into is None else into
+    series += [Series() for _ in sessions]
+    live, chance = list(range(len(sessions))), random.Random(seed)
+
+    def each(step: Callable[[Timeable, Series, BenchPlan], None]) -> None:
+        for i in tuple(live):
+            try:
+                step(sessions[i], series[i], plan)
+            except ModelFailure as e:
+                if not survive:
+                    raise
+                series[i].error = e
+                live.remove(i)
+
+    each(_warm)
+    while live and _goes_on(series, live, plan, until):
+        chance.shuffle(live)
+        each(_block)
+        if tick and live:
+            tick(min(_part(series[i], plan, until is not None) for i in live))
+    for i in live:
+        series[i].warnings += _remarks(series[i], plan)
     return series
 
 
-def evaluate(
-    session: Inferable,
-    n: int,
-    *,
-    block: int | None = None,
-    batch: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Iterator[list[Array]]:
-    """Outputs of samples 0 to n, an array per output and block, so that a caller can show progress and stop early.
-
-    Blocks hold `block` samples; where it is None as many as take about half a second, in multiples of `batch`.
-    """
-    at, size = 0, block or batch
-    while at < n:
-        count, begun = min(size, n - at), clock()
-        yield session.infer(at, count)
-        at += count
-        if block is None:
-            seconds = max(clock() - begun, 1e-3)
-            wanted = int(min(4 * size, size * 0.5 / seconds))  # grows fourfold at most: the first call is the slowest
-            size = max(batch, min(wanted, 4096) // batch * batch)
+def _goes_on(
+    series: Sequence[Series], live: Sequence[int], plan: BenchPlan, until: Callable[[Sequence[Series]], bool] | None
+) -> bool:
+    if any(not _enough(series[i], plan) for i in live):
+        return True
+    if until is None or any(series[i].wall_ms >= plan.max_ms for i in live):
+        return False
+    return not until(series)
 
 
-def _warmed(session: Timeable, plan: BenchPlan) -> Series:
-    series, blocks, spent = Series(), [], 0.0
+def _warm(session: Timeable, series: Series, plan: BenchPlan) -> None:
+    blocks: list[NDArray[np.int64]] = []
+    spent = 0.0
     while spent < plan.warm_ms:
-        ns = session.time(1, plan.warm_block_ms, series.warm_calls).ns
-        blocks.append(ns)
-        series.warm_calls += len(ns)
-        spent += float(ns.sum()) / 1e6
+        timed = session.time(1, plan.warm_block_ms, series.warm_calls)
+        blocks.append(timed.ns)
+        series.warm_calls += len(timed.ns)
+        spent += _wall_ms(timed)
         if steady(blocks):
-            return series
+            return
     if len(blocks) > 5:
+        series.settled = False
         series.warnings.append(f"did not settle within {plan.warm_ms / 1000:.0f} s of warm-up")
-    return series
 
 
 def _block(session: Timeable, series: Series, plan: BenchPlan) -> None:
     timed = session.time(1, plan.block_ms, series.warm_calls + series.calls)
     series.blocks.append(timed.ns[1:] if len(timed.ns) >= COLD else timed.ns)
     series.conditions.append(timed.conditions)
+    series.more.append(timed.more)
+    series.wall_ms += _wall_ms(timed)
+
+
+def _wall_ms(timed: Any) -> float:
+    """Time of the block, with its pauses where there are some."""
+    return float(timed.more.get("wall_ns") or timed.ns.sum()) / 1e6
 
 
 def _enough(series: Series, plan: BenchPlan) -> bool:
-    return series.spent_ms >= plan.max_ms or _part(series, plan) >= 1.0
+    return series.wall_ms >= plan.max_ms or _part(series, plan) >= 1.0
 
 
-def _part(series: Series, plan: BenchPlan) -> float:
-    least = min(series.spent_ms / max(plan.min_ms, 1e-9), series.calls / max(plan.min_calls, 1))
-    return max(least, series.spent_ms / max(plan.max_ms, 1e-9))
+def _part(series: Series, plan: BenchPlan, open_end: bool = False) -> float:
+    whole = series.wall_ms / max(plan.max_ms, 1e-9)
+    if open_end:
+        return whole
+    return max(whole, min(series.wall_ms / max(plan.min_ms, 1e-9), series.calls / max(plan.min_calls, 1)))
 
 
 def _remarks(series: Series, plan: BenchPlan) -> list[str]:

@@ -1,0 +1,161 @@
+"""What is measured: models with how they run and on which samples, and the sessions opened for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelathe.core import dataset
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.device import SessionOptions
+from edgelathe.device.errors import ModelFailure
+from edgelathe.device.open import Device
+from edgelathe.device.session import SINGLE, Load, Session, Timed
+from edgelathe.measure.inputs import random_inputs
+from edgelathe.measure.interleave import Series
+from edgelathe.measure.plan import Scenario
+from edgelathe.model.types import Model
+
+#: Time that a query of the offline scenario takes at least: long beside what starting the streams costs.
+QUERY_MS = 100.0
+
+#: Most samples of such a query.
+MOST = 1 << 16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model to measure: its name (as the user gave it), how it runs, and samples [n, ...] per input."""
+
+    name: str
+    model: Model
+    options: SessionOptions
+    inputs: Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a session said when it was opened; `samples` of a query."""
+
+    provider: str
+    version: str
+    load_ms: float
+    build_ms: float | None
+    warnings: tuple[str, ...]
+    samples: int = 1
+
+
+@dataclass(eq=False)
+class Measured:
+    """What came of one subject.
+
+    `groups` holds a series per process (one, mostly); `beside` the back-to-back series of a paced scenario; `looks`
+    how often the measurement could have ended; `tries` how often it was made.
+    """
+
+    subject: Subject
+    facts: Facts | None = None
+    groups: list[Series] = field(default_factory=list)
+    beside: Series | None = None
+    looks: int = 1
+    tries: int = 1
+    error: ModelFailure | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> Series:
+        """All groups as one series."""
+        if len(self.groups) == 1:
+            return self.groups[0]
+        whole = Series()
+        for g in self.groups:
+            whole.blocks += g.blocks
+            whole.conditions += g.conditions
+            whole.more += g.more
+            whole.warnings += [w for w in g.warnings if w not in whole.warnings]
+            whole.warm_calls += g.warm_calls
+            whole.wall_ms += g.wall_ms
+            whole.settled = whole.settled and g.settled
+        return whole
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A session under a load, as `interleave.bench` takes it. `width` samples go into a query."""
+
+    session: Session
+    load: Load = SINGLE
+    width: int = 1
+
+    def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0) -> Timed:
+        """A block of queries; `first` counts queries."""
+        return self.session.time(calls, min_ms, first * self.width, self.load)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open session, its lane, and what it said."""
+
+    session: Session
+    lane: Lane
+    facts: Facts
+
+
+def subjects(
+    models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset | None, batch: int,
+    seed: int,
+) -> list[Subject]:  # fmt: skip
+    """Models with inputs: the data bound to each, or random ones. Raises UserError where the data do not fit."""
+    made = []
+    for (name, model), how in zip(models, options, strict=True):
+        inputs = dataset.bind(data, model.signature, name).inputs if data else None
+        random = {} if inputs else random_inputs(model.signature, seed, samples=max(4, batch))
+        made.append(Subject(name, model, how, inputs or random))
+    return made
+
+
+@contextmanager
+def opened(
+    device: Device, found: Sequence[Subject], scenario: Scenario, require_provider: str | None
+) -> Iterator[list[Opened | ModelFailure]]:
+    """A session for each, fed; or why the device cannot run it."""
+    with ExitStack() as stack:
+        got: list[Opened | ModelFailure] = []
+        for subject in found:
+            try:
+                session = stack.enter_context(
+                    device.open_session(subject.model, subject.options, require_provider=require_provider)
+                )
+                lane = _lane(session, subject, scenario, device.probe.cores)
+            except ModelFailure as e:
+                got.append(e)
+            else:
+                facts = Facts(
+                    session.provider, session.version, session.load_ms, session.build_ms, session.warnings, lane.width
+                )
+                got.append(Opened(session, lane, facts))
+        yield got
+
+
+def _lane(session: Session, subject: Subject, scenario: Scenario, cores: int) -> Lane:
+    fixed = max((t.shape[0] or 1 for t in subject.model.signature.inputs if t.shape), default=1)
+    batch = max(scenario.batch, fixed)
+    if scenario.name == "multi-stream":
+        calls = math.ceil(scenario.streams / batch)
+        session.feed(subject.inputs, scenario.batch, calls)
+        return Lane(session, Load(samples=calls * batch), calls * batch)
+    if scenario.name != "offline":
+        session.feed(subject.inputs, scenario.batch)
+        return Lane(session, Load(period_ms=scenario.period_ms) if scenario.period_ms else SINGLE, batch)
+    streams = scenario.streams or max(1, cores // max(1, subject.options.threads))
+    session.feed(subject.inputs, scenario.batch, streams)
+    least = batch * streams
+    session.time(1, 0.0, 0, Load(samples=least))  # the first call is the slowest
+    once_ms = float(session.time(3, 0.0, 0, Load(samples=least)).ns.min()) / 1e6
+    samples = least * max(1, min(math.ceil(QUERY_MS / max(once_ms, 1e-3)), MOST // least))
+    return Lane(session, Load(samples=samples), samples)
