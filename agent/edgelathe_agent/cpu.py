@@ -69,6 +69,12 @@ def parse(text: str) -> Cpu:
     return Cpu(name, features, len(cores), family, common.get("Model"))
 
 
+def names(text: str) -> Dict[int, str]:
+    """The name of each CPU that is online, by its number."""
+    cores, _ = _blocks(text)
+    return {int(c["processor"]): _name(c) for c in cores if c["processor"].isdigit()}
+
+
 def _blocks(text: str) -> Tuple[List[Dict[str, str]], Dict[str, str]]:
     """Fields of each processor, and those for all: old 32-bit kernels give the Arm fields once, at the end."""
     cores: List[Dict[str, str]] = []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import os
 import struct
 import sys
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from edgelathe_agent import cpu
+from edgelathe_agent import cpu, jetson
 from edgelathe_agent.cas import free_bytes
-from edgelathe_agent.sensors import number, read
+from edgelathe_agent.kernel import cpus, number, read
+from edgelathe_agent.sensors import policies
 
 #: e_machine of ELF (System V ABI) of programs that a processor runs by itself, by `uname -m`.
 _NATIVE = {
@@ -33,9 +33,12 @@ def describe(root: str, agent_root: str) -> Dict[str, Any]:
         "machine": uname.machine,
         "cpu": found.name or uname.machine,
         "features": found.features,
-        "cores": _online(root) or found.cores or os.cpu_count() or 1,
+        "cores": len(cpus(read(root, "sys/devices/system/cpu/online"))) or found.cores or os.cpu_count() or 1,
         "memory_bytes": memory.get("MemTotal", 0),
         "memory_free_bytes": memory.get("MemAvailable"),
+        "swap_used_bytes": memory["SwapTotal"] - memory["SwapFree"]
+        if {"SwapTotal", "SwapFree"} <= set(memory)
+        else None,
         "model": board(root) or found.board,
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}",
         "implementation": sys.implementation.name,
@@ -46,7 +49,8 @@ def describe(root: str, agent_root: str) -> Dict[str, Any]:
         "pip": importlib.util.find_spec("pip") is not None,
         "ensurepip": importlib.util.find_spec("ensurepip") is not None,
         "free_bytes": free_bytes(agent_root),
-        "clusters": [],
+        "clusters": clusters(root),
+        "fastest_modes": list(jetson.fastest(jetson.modes(root))),
         **clock(root),
     }
 
@@ -63,13 +67,81 @@ def board(root: str) -> Optional[str]:
 
 def clock(root: str) -> Dict[str, Any]:
     """`governor` and highest clock in kHz of the fastest CPU; None where the kernel does not scale clocks."""
-    policies = glob.glob(os.path.join(root, "sys/devices/system/cpu/cpufreq/policy*"))
-    policies = policies or glob.glob(os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
-    clocks = sorted((number(p, "cpuinfo_max_freq") or number(p, "scaling_max_freq") or 0, p) for p in policies)
+    clocks = sorted((_max_khz(folder), folder) for _, folder in policies(root))
     if not clocks:
         return {"governor": None, "clock_max_khz": None}
     khz, policy = clocks[-1]
     return {"governor": read(policy, "scaling_governor"), "clock_max_khz": khz or None}
+
+
+def clusters(root: str) -> List[Dict[str, Any]]:
+    """Cores of one kind together, fastest first: [{"name", "cpus", "max_khz"}]; max_khz None: unknown.
+
+    Of one kind are those of one name (an x86 processor of two kinds is told apart by the kernel's cpu_core and
+    cpu_atom) whose capacities (ABI sysfs-devices-system-cpu, cpu_capacity), else highest clocks, are within a tenth:
+    some chips have one core of a kind that is clocked higher. The second cluster of one name is NAME#2.
+    """
+    names = cpu.names(read(root, "proc/cpuinfo") or "")
+    for kind in ("core", "atom"):
+        names.update(dict.fromkeys(cpus(read(root, f"sys/devices/cpu_{kind}/cpus")), kind))
+    clocks = {n: _max_khz(f) for name, f in policies(root) for n in cpus(read(f, "related_cpus")) or [int(name[3:])]}
+    rows = []
+    for n, name in names.items():
+        khz = clocks.get(n, 0)
+        rows.append((name, number(root, f"sys/devices/system/cpu/cpu{n}/cpu_capacity") or khz, khz, n))
+    rows.sort(key=lambda row: (row[0], -row[1], row[3]))
+    groups: List[List[Tuple[str, int, int, int]]] = []
+    for row in rows:
+        same = groups and groups[-1][0][0] == row[0] and row[1] >= 0.9 * groups[-1][0][1]
+        if same:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    groups.sort(key=lambda group: (-group[0][1], -group[0][2], group[0][3]))
+    out: List[Dict[str, Any]] = []
+    for group in groups:
+        name = group[0][0] or os.uname().machine
+        taken = sum(c["name"].split("#")[0] == name for c in out)
+        khz = max(row[2] for row in group)
+        label = f"{name}#{taken + 1}" if taken else name
+        out.append({"name": label, "cpus": sorted(row[3] for row in group), "max_khz": khz or None})
+    return out
+
+
+class Process(NamedTuple):
+    """CPU time that a process has used, in seconds."""
+
+    name: str
+    parent: int
+    seconds: float
+
+
+def processes(root: str) -> Dict[int, Process]:
+    """All processes by number (proc(5), /proc/PID/stat)."""
+    hertz = os.sysconf("SC_CLK_TCK")
+    out: Dict[int, Process] = {}
+    for pid in filter(str.isdigit, os.listdir(os.path.join(root, "proc"))):
+        head, _, tail = (read(root, "proc", pid, "stat") or "").rpartition(")")
+        fields = tail.split()
+        if len(fields) > 12:
+            used = (int(fields[11]) + int(fields[12])) / hertz
+            out[int(pid)] = Process(head.partition("(")[2], int(fields[1]), used)
+    return out
+
+
+def busiest(before: Dict[int, Process], after: Dict[int, Process], seconds: float, own: int) -> List[Dict[str, Any]]:
+    """The three processes that took the most of a CPU in between, 10% at least; not `own` and its children."""
+    shares = {
+        pid: (now.seconds - before[pid].seconds) / seconds
+        for pid, now in after.items()
+        if seconds > 0 and pid in before and own not in (pid, now.parent)
+    }
+    first = sorted((pid for pid in shares if shares[pid] >= 0.1), key=lambda pid: -shares[pid])[:3]
+    return [{"name": after[pid].name, "pid": pid, "share": round(shares[pid], 2)} for pid in first]
+
+
+def _max_khz(policy: str) -> int:
+    return number(policy, "cpuinfo_max_freq") or number(policy, "scaling_max_freq") or 0
 
 
 def emulation(pid: int, root: str = "/") -> str:
@@ -129,16 +201,6 @@ def _meminfo(root: str) -> Dict[str, int]:
         if value.strip().endswith("kB"):
             out[key] = int(value.split()[0]) * 1024
     return out
-
-
-def _online(root: str) -> int:
-    """CPUs in a kernel list such as `0-3,6`."""
-    total = 0
-    for part in (read(root, "sys/devices/system/cpu/online") or "").split(","):
-        first, _, last = part.partition("-")
-        if first.strip().isdigit():
-            total += int(last or first) - int(first) + 1
-    return total
 
 
 def _system(root: str) -> Optional[str]:

@@ -56,7 +56,7 @@ VERBS: Dict[str, Verb] = {
     # them. clusters: [{"name", "cpus": [number], "max_khz"}], cores of one kind together, fastest first. conditions: as
     # `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}].
     # fastest_modes: names of a Jetson's power modes without a limit. busiest: processes of others that took most of a
-    # CPU meanwhile, [{"name", "pid", "share"}]. tuning: what is tuned now, {"settings": [name], "until"}, null: nothing;
+    # CPU meanwhile, [{"name", "pid", "share"}]. tuning: what is tuned now, {"settings", "until"}, null: nothing;
     # recovered: as `changed` of `tune`, what this agent found left over by one that was killed, and put back.
     "probe": Verb(
         {},

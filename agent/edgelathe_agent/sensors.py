@@ -1,60 +1,72 @@
 """Clocks, temperatures, throttling and load, from what the kernel shows. Unknown is None or left out, never guessed.
 
-Functions of a root folder, "/" on a device; the paths are those of the kernel's ABI documents (sysfs-class-thermal,
-sysfs-devices-system-cpu, sysfs-class-hwmon) and of the Raspberry Pi's firmware driver.
+Functions of a root folder, "/" on a device; the paths are those of the kernel's documents (ABI sysfs-class-thermal,
+sysfs-devices-system-cpu, sysfs-class-devfreq, admin-guide/pm/cpufreq, filesystems/proc). `sense` runs before and after
+each block of calls, so that what there is is found once, and only read afterwards.
 """
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
 import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from edgelathe_agent import gpu, jetson, throttle
+from edgelathe_agent.kernel import listed, number, read
+
+__all__ = ["conditions", "found", "number", "policies", "read", "refresh", "sense", "temperatures"]
 
 _ZONES = "sys/class/thermal/thermal_zone*"
-_COOLING = "sys/class/thermal/cooling_device*"
-_POLICIES = "sys/devices/system/cpu/cpufreq/policy*"
-_HWMON = "sys/class/hwmon/hwmon*"
-#: Bits 0 to 3: under-voltage, clock capped, throttled, soft temperature limit, each of them now; from 16 on since boot.
-_PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
-_PI_NOW = 0xF
 #: Drivers whose temperatures are those of the processor, where there is no thermal zone.
 _CPU_HWMON = ("coretemp", "k10temp", "zenpower")
 
 
-def read(root: str, *path: str) -> Optional[str]:
-    """A small file of the kernel's without its end of line and NUL; None when it is not there or cannot be read."""
-    try:
-        with open(os.path.join(root, *path), "rb") as f:
-            return f.read(1 << 20).decode(errors="replace").strip(" \n\0")
-    except OSError:
-        return None
+class Places(NamedTuple):
+    """Where a machine tells what: (name, folder) of each clock, (label, path) of each temperature."""
+
+    policies: Tuple[Tuple[str, str], ...]
+    zones: Tuple[Tuple[str, str], ...]
+    throttle: throttle.Places
+    devfreq: str
+    cards: Optional[gpu.Cards]
+    modes: Dict[int, str]
 
 
-def number(root: str, *path: str) -> Optional[int]:
-    """The same as an integer (decimal or 0x...)."""
-    try:
-        return int(read(root, *path) or "", 0)
-    except ValueError:
-        return None
+_known: Dict[str, Places] = {}
+
+
+def refresh(root: str) -> Places:
+    """Look anew for what there is: drivers come and go."""
+    devfreq = gpu.folder(root)
+    _known[root] = Places(
+        tuple(policies(root)), tuple(_zones(root)), throttle.places(root), devfreq,
+        None if devfreq else gpu.cards(root), jetson.modes(root),
+    )  # fmt: skip
+    return _known[root]
 
 
 def sense(root: str) -> Dict[str, Any]:
     """The answer of the verb `sense`: kHz by CPU (the first of those with one clock), degrees Celsius by sensor."""
+    at = _known.get(root) or refresh(root)
+    clocks = [(name, number(folder, "scaling_cur_freq")) for name, folder in at.policies]
+    governors = [(name, read(folder, "scaling_governor")) for name, folder in at.policies]
+    cards = at.cards.state() if at.cards else gpu.State(gpu.khz(at.devfreq), {}, None)
+    throttled, why = throttle.state(at.throttle)
+    if cards.why is not None:
+        throttled, why = bool(throttled or cards.why), why + cards.why
     return {
-        "clocks_khz": dict(_clocks(root)),
-        "temperatures_c": {label: c for label, _, c in temperatures(root)},
+        "clocks_khz": {name: khz for name, khz in clocks if khz is not None},
+        "governors": {name: governor for name, governor in governors if governor},
+        "temperatures_c": {**{label: c for label, _, c in _read(at.zones)}, **cards.temperatures},
         "load1": _load(root),
-        "throttled": throttled(root),
-        "throttle_count": throttle_count(root),
-        "governors": {},
-        "throttle_why": [],
-        "cpu_s": None,
-        "swap_pages": None,
-        "gpu_khz": None,
-        "power_mode": None,
-        "clocks_locked": None,
+        "throttled": throttled,
+        "throttle_why": why,
+        "throttle_count": throttle.count(at.throttle),
+        "cpu_s": _cpu(root),
+        "swap_pages": _swap(root),
+        "gpu_khz": cards.khz,
+        "power_mode": jetson.mode(root, at.modes),
+        "clocks_locked": _locked(at),
         "time_ns": {
             "wall": time.time_ns(),
             "monotonic": time.monotonic_ns(),
@@ -69,80 +81,53 @@ def conditions(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
     counts = [s["throttle_count"] for s in (before, after)]
     if None not in counts:
         signs.append(counts[1] > counts[0])
+    if set(after["throttle_why"]) - set(before["throttle_why"]):
+        signs.append(True)  # it began, and ended, in between
     known = [s for s in signs if s is not None]
     return {"before": before, "after": after, "throttled": any(known) if known else None}
 
 
 def temperatures(root: str) -> List[Tuple[str, str, float]]:
     """(label, path, degrees Celsius) of each thermal zone that answers, else of the processor's own sensors."""
-    found = [(read(z, "type") or os.path.basename(z), os.path.join(z, "temp")) for z in _all(root, _ZONES)]
-    if not found:
-        for chip in _all(root, _HWMON):
-            if read(chip, "name") in _CPU_HWMON:
-                for path in sorted(glob.glob(os.path.join(chip, "temp*_input"))):
-                    found.append((read(path[: -len("input")] + "label") or os.path.basename(path), path))
-    out: List[Tuple[str, str, float]] = []
-    for label, path in found:
-        value = number("", path)
-        if value is not None:
-            taken = sum(o[0].split("#")[0] == label for o in out)
-            out.append((label if not taken else f"{label}#{taken + 1}", path, value / 1000))
-    return out
-
-
-def throttled(root: str) -> Optional[bool]:
-    """Whether the processor runs slower than asked, now; None where nothing tells.
-
-    Told by the Raspberry Pi's firmware, and by the state of the kernel's cpufreq cooling devices.
-    """
-    signs = [state > 0 for state in _cooling(root)]
-    text = read(root, _PI_THROTTLED)
-    if text:
-        with contextlib.suppress(ValueError):
-            signs.append(bool(int(text, 16) & _PI_NOW))
-    return any(signs) if signs else None
-
-
-def throttle_count(root: str) -> Optional[int]:
-    """Throttling events since boot: x86 cores and package, or over-current alarms of Jetson's soctherm."""
-    paths = glob.glob(os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count"))
-    paths += glob.glob(os.path.join(root, _HWMON, "oc*_event_cnt"))
-    counts = [c for c in (number("", p) for p in paths) if c is not None]
-    return sum(counts) if counts else None
+    return _read(tuple(_zones(root)))
 
 
 def found(root: str) -> List[Dict[str, Any]]:
-    """Which sensors there are: [{"kind": "temperature|power|energy", "label", "path", ...}]; see rails.Source."""
+    """Which sensors there are: [{"kind": "temperature|power|energy", "label", "path"}]."""
     from edgelathe_agent.rails import sources
 
-    thermal = [{"kind": "temperature", "label": label, "path": path} for label, path, _ in temperatures(root)]
-    return [*thermal, *(source.to_json() for source in sources(root))]
+    heat: List[Dict[str, Any]] = [
+        {"kind": "temperature", "label": label, "path": path} for label, path, _ in temperatures(root)
+    ]
+    return heat + [source.to_json() for source in sources(root)]
 
 
-def _all(root: str, pattern: str) -> List[str]:
-    return sorted(glob.glob(os.path.join(root, pattern)), key=_natural)
+def policies(root: str) -> List[Tuple[str, str]]:
+    """(name of the first CPU, folder) of each group of CPUs with one clock."""
+    folders = listed(root, "sys/devices/system/cpu/cpufreq/policy*")
+    if folders:
+        return [(os.path.basename(f).replace("policy", "cpu"), f) for f in folders]
+    return [(os.path.basename(os.path.dirname(f)), f) for f in listed(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq")]
 
 
-def _natural(path: str) -> Tuple[int, str]:
-    """Zone 10 comes after zone 2."""
-    return len(path), path
+def _zones(root: str) -> List[Tuple[str, str]]:
+    zones = [(read(z, "type") or os.path.basename(z), os.path.join(z, "temp")) for z in listed(root, _ZONES)]
+    if zones:
+        return zones
+    chips = [c for c in listed(root, "sys/class/hwmon/hwmon*") if read(c, "name") in _CPU_HWMON]
+    paths = [p for chip in chips for p in listed(chip, "temp*_input")]
+    return [(read(p[: -len("input")] + "label") or os.path.basename(p), p) for p in paths]
 
 
-def _clocks(root: str) -> Iterator[Tuple[str, int]]:
-    for policy in _all(root, _POLICIES) or _all(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq"):
-        khz = number(policy, "scaling_cur_freq")
-        if khz is not None:
-            name = os.path.basename(policy)
-            name = name if name.startswith("policy") else os.path.basename(os.path.dirname(policy))
-            yield name.replace("policy", "cpu"), khz
-
-
-def _cooling(root: str) -> Iterator[int]:
-    for device in _all(root, _COOLING):
-        kind = read(device, "type") or ""
-        state = number(device, "cur_state")
-        if ("cpufreq" in kind or kind == "Processor") and state is not None:
-            yield state
+def _read(zones: Tuple[Tuple[str, str], ...]) -> List[Tuple[str, str, float]]:
+    out: List[Tuple[str, str, float]] = []
+    taken: Dict[str, int] = {}
+    for label, path in zones:
+        value = number("", path)
+        if value is not None:
+            n = taken[label] = taken.get(label, 0) + 1
+            out.append((label if n == 1 else f"{label}#{n}", path, value / 1000))
+    return out
 
 
 def _load(root: str) -> Optional[float]:
@@ -150,3 +135,32 @@ def _load(root: str) -> Optional[float]:
         return float((read(root, "proc/loadavg") or "").split()[0])
     except (ValueError, IndexError):
         return None
+
+
+def _cpu(root: str) -> Optional[Dict[str, float]]:
+    """Seconds of all CPUs since boot (proc(5), /proc/stat): time of guests is in `user` and `nice` already."""
+    fields = (read(root, "proc/stat") or "").split("\n", 1)[0].split()
+    if len(fields) < 8 or fields[0] != "cpu":
+        return None
+    ticks = [int(f) for f in fields[1:]]
+    user, nice, system, idle, iowait, irq, softirq = ticks[:7]
+    hertz = os.sysconf("SC_CLK_TCK")
+    steal = ticks[7] if len(ticks) > 7 else 0
+    busy = user + nice + system + irq + softirq
+    return {"busy": busy / hertz, "idle": (idle + iowait) / hertz, "steal": steal / hertz}
+
+
+def _swap(root: str) -> Optional[Dict[str, int]]:
+    fields = dict(line.split(" ", 1) for line in (read(root, "proc/vmstat") or "").split("\n") if " " in line)
+    if "pswpin" not in fields or "pswpout" not in fields:
+        return None
+    return {"in": int(fields["pswpin"]), "out": int(fields["pswpout"])}
+
+
+def _locked(at: Places) -> Optional[bool]:
+    """Whether no clock can move: lowest and highest of each are the same. jetson_clocks does so; None: no clocks."""
+    limits = [(number(f, "scaling_min_freq"), number(f, "scaling_max_freq")) for _, f in at.policies]
+    if not limits or any(None in pair for pair in limits):
+        return None
+    chip = gpu.locked(at.devfreq) if at.devfreq else None
+    return all(low == high for low, high in limits) and chip is not False

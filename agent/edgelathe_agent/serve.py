@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from edgelathe_agent import cgroup, framing
 from edgelathe_agent.cas import FULL, Store
@@ -37,6 +37,7 @@ class Agent:
         self.sessions: Dict[int, Session] = {}
         self.python = sys.executable
         self.wiped = False
+        self.recovered: List[Dict[str, Any]] = []
         self._last_session = 0
         self._id: Optional[int] = None
 
@@ -194,6 +195,10 @@ def _hello(agent: Agent) -> Head:
 
 
 def _tidy(agent: Agent) -> None:
+    if os.path.isdir(os.path.join(agent.root, "tune")):
+        from edgelathe_agent import tune
+
+        agent.recovered, _ = tune.recover("/", agent.root)
     archives = program()[0][0]
     if os.path.dirname(archives) == os.path.join(agent.root, "agent"):
         from edgelathe_agent.tidy import old_archives

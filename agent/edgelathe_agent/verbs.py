@@ -24,8 +24,9 @@ MOST_STREAMS = 256
 
 
 def _probe(agent: Agent, _: Head, __: bytes) -> Answer:
-    from edgelathe_agent import probe, sensors
+    from edgelathe_agent import probe, sensors, tune
 
+    begun, before = time.monotonic(), probe.processes("/")
     children = {name: agent.child() for name in RUNTIMES}
     for name, job in children.items():
         agent.jobs.send(job, pack({"do": "describe", "runtime": name}))
@@ -42,7 +43,10 @@ def _probe(agent: Agent, _: Head, __: bytes) -> Answer:
                 runtimes.append({"name": name, "version": answer["version"], "providers": answer["providers"]})
         agent.jobs.end(job)
     fields = probe.describe("/", agent.root)
+    sensors.refresh("/")
     fields.update(
+        busiest=probe.busiest(before, probe.processes("/"), time.monotonic() - begun, os.getpid()),
+        tuning=tune.state(agent.root), recovered=agent.recovered,
         runtimes=runtimes, broken=broken, emulated=bool(why), emulated_why=why, executable=agent.python,
         sensors=sensors.found("/"), conditions=sensors.sense("/"),
     )  # fmt: skip
@@ -69,7 +73,7 @@ def _tune(agent: Agent, head: Head, _: bytes) -> Answer:
     changed, refused = (
         tune.apply("/", agent.root, keep=head["keep"], seconds=head["seconds"])
         if head["on"]
-        else tune.restore("/", agent.root)
+        else tune.restore("/", agent.root, force=head["keep"])
     )
     return {"changed": changed, "refused": refused}, b""
 
@@ -171,7 +175,7 @@ def _time(agent: Agent, head: Head, _: bytes) -> Answer:
 
 
 def _trace(agent: Agent, head: Head, _: bytes) -> Answer:
-    _within(head, first=(0, None), calls=(1, None))
+    _within(head, first=(0, None), calls=(0, None))
     answer = agent.ask_session(head)
     return answer.head, answer.body
 
@@ -204,8 +208,12 @@ def _install(agent: Agent, head: Head, _: bytes) -> Answer:
 
 
 def _wipe(agent: Agent, _: Head, __: bytes) -> Answer:
+    from edgelathe_agent import tune
     from edgelathe_agent.tidy import wipe
 
+    _, stuck = tune.restore("/", agent.root, force=True)
+    if stuck:  # what was would be forgotten with the journal
+        raise AgentError("internal", "{what} cannot be put back: {why}".format(**stuck[0]), "then uninstall again")
     for number in list(agent.sessions):
         agent.end_session(number)
     removed, left = wipe(agent.root)

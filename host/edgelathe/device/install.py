@@ -186,7 +186,7 @@ _CLEAR = (
     'for n in "$@"; do rm -rf "./$n" || exit 5; done; cd / && rmdir "$r" 2>/dev/null || ls -A "$r"'
 )  # fmt: skip
 #: All names that the agent makes in its root (edgelathe_agent.tidy.OURS), the marker's folder last.
-OURS = ("cas", "venv", "venv.new", "venvs", "tmp", "agent")
+OURS = ("cas", "venv", "venv.new", "venvs", "tmp", "tune", "agent")
 
 
 def _clear(target: Target, ssh_config: Path | None, why: DeviceError) -> tuple[str, ...]:
