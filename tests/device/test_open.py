@@ -17,7 +17,8 @@ from edgelathe.core.errors import UserError
 from edgelathe.device.errors import AgentRefusal, ConnectionLost, ModelFailure
 from edgelathe.device.open import open_device, resolve
 from edgelathe.device.session import Closed, Limits
-from edgelathe.measure.interleave import BenchPlan, bench, evaluate
+from edgelathe.measure.interleave import BenchPlan, bench
+from edgelathe.measure.stream import evaluate
 from edgelathe.model.types import Model
 from edgelathe_agent.protocol import CHUNK
 from support.sshd import children, gone
