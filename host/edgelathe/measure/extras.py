@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgelathe.core.claim import Claim
@@ -49,8 +49,9 @@ def _energy(device: Device, m: Measured, job: Job, gauge: Gauge, extra: Extra, t
             m.warnings.append(f"energy: {got.what}")
             return
         lane = got.lane
+        load = replace(lane.load, period_ms=job.scenario.period_ms)
         found = energy.measure(
-            gauge, got.session, load=lane.load, samples=lane.width, tick=lambda part: tick("energy", part)
+            gauge, got.session, load=load, samples=lane.width, tick=lambda part: tick("energy", part)
         )
     extra.fields["energy"] = found.to_json()
     m.warnings += found.warnings

@@ -151,7 +151,7 @@ def _lane(session: Session, subject: Subject, scenario: Scenario, cores: int) ->
         return Lane(session, Load(samples=calls * batch), calls * batch)
     if scenario.name != "offline":
         session.feed(subject.inputs, scenario.batch)
-        return Lane(session, Load(period_ms=scenario.period_ms) if scenario.period_ms else SINGLE, batch)
+        return Lane(session, SINGLE, batch)
     streams = scenario.streams or max(1, cores // max(1, subject.options.threads))
     session.feed(subject.inputs, scenario.batch, streams)
     least = batch * streams

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
-from edgelathe.device.session import Timed
 from edgelathe.measure import conditions
 from edgelathe.measure.cooldown import cool_down
-from edgelathe.measure.interleave import COLD, BenchPlan, Series, Timeable, bench
+from edgelathe.measure.interleave import BenchPlan, Series, Timeable, bench
 from edgelathe.measure.looks import Looks
+from edgelathe.measure.paced import Paced
 from edgelathe.measure.plan import TRIES, Job
-from edgelathe.measure.subject import Lane, Measured, Opened, Subject, opened
+from edgelathe.measure.subject import Measured, Opened, Subject, opened
 
 Tick = Callable[[str, float], None]
 
@@ -24,19 +24,6 @@ class Outcome:
 
     measured: list[Measured] = field(default_factory=list)
     interrupted: bool = False
-
-
-@dataclass(frozen=True)
-class Paced:
-    """A lane with pauses: a query every period. The first of a block is left out, no pause is before it."""
-
-    lane: Lane
-
-    def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0) -> Timed:  # noqa: ARG002
-        """A block of about a second, of 3 counted queries at least and fewer than COLD, whatever is asked for."""
-        wanted = min(COLD - 1, max(3, round(1000 / self.lane.load.period_ms)))
-        timed = self.lane.time(max(calls, wanted + 1), 0.0, first)
-        return Timed(timed.ns[1:], timed.conditions, timed.more)
 
 
 def in_turns(device: Device, found: Sequence[Subject], job: Job, tick: Tick) -> Outcome:
@@ -69,9 +56,9 @@ def _once(device: Device, measured: Sequence[Measured], job: Job, tick: Callable
         pairs = [(m, one) for m, one in zip(live, got, strict=True) if isinstance(one, Opened)]
         for m, one in pairs:
             m.facts = m.facts or one.facts
-        lanes: list[Timeable] = [Paced(o.lane) if job.scenario.period_ms else o.lane for _, o in pairs]
+        lanes: list[Timeable] = [o.lane for _, o in pairs]
         if job.scenario.period_ms:
-            lanes += [Lane(o.session, width=o.lane.width) for _, o in pairs]
+            lanes[:0] = [Paced(o.session, job.scenario.period_ms, o.lane.width) for _, o in pairs]
         plan = BenchPlan(min_ms=job.min_ms, min_calls=_calls(job), max_ms=job.max_ms)
         looks = Looks(job, [o.facts.samples for _, o in pairs]) if _open_end(job, len(pairs)) else None
         series: list[Series] = []

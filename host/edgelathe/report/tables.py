@@ -44,20 +44,6 @@ def budget_line(line: Doc, document: Doc) -> str:
     return f"{line['expr']}: {line['verdict']}: {describe(line, accuracy_metric(document))}"
 
 
-def benchmark(document: Doc) -> RenderableType:
-    """`edgelathe.bench/1`: latencies with 95 % intervals, and who is faster."""
-    results = document["results"]
-    unit, factor = units.time_unit([r["latency_ms"]["p50"] for r in results])
-    made = table("  model", f">p50 {unit}", f">p95 {unit}", f">p99 {unit}", ">n", "session")
-    names = units.short([r["model"] for r in results])
-    for r in results:
-        figures = r["latency_ms"]
-        cells = [_percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
-        made.add_row(Text(f"  {names[r['model']]}"), *cells, f"{figures['n']:,}", Text(session_line(r)))
-    lines = [Text(_comparison(c, names)) for c in document.get("comparisons", [])]
-    return Group(made, *lines, *warning_lines(results))
-
-
 def compressed(document: Doc) -> RenderableType:
     """`edgelathe.compress/1`: what each step did, and the size before and after."""
     made = table("  step", ">seconds", ">layers", "left as they were")
@@ -232,34 +218,12 @@ def _tensor(t: Doc) -> str:
     return f"{t['name']}  {shape or 'scalar'}  {t['dtype']}"
 
 
-def _percentile(figures: Doc, stat: str, factor: float) -> str:
-    low, high = (None if e is None else e * factor for e in figures.get(f"{stat}_ci", (None, None)))
-    value = figures[stat] * factor
-    ends = [abs(e - value) for e in (low, high) if e is not None]
-    if not ends:
-        return units.digits(value, 3)
-    places = min(max(units.decimals(max(ends)), 0), 4)
-    return f"{value:,.{places}f} {units.bracket(low, high, places)}"
-
-
 def session_line(result: Doc) -> str:
     """How one result was run."""
     options = result["options"]
     threads = options["threads"]
     parts = [result["runtime"], options["provider"], f"{threads} thread{'s' * (threads != 1)}"]
     return " · ".join(filter(None, [*parts, *(f"{k}={v}" for k, v in options["config"].items())]))
-
-
-def _comparison(c: Doc, names: Mapping[str, str]) -> str:
-    a, b = names[c["a"]], names[c["b"]]
-    words = {
-        "faster": f"{b} is faster than {a}",
-        "slower": f"{b} is slower than {a}",
-        "same": f"{b} and {a} are equally fast",
-    }
-    text = words.get(c["verdict"], f"{b} against {a}: undecided")
-    places = max(3, min(5, units.decimals(abs(c["high"] - c["low"])))) if None not in (c["low"], c["high"]) else 3
-    return f"{text}: {c['ratio']:.{places}f}x {units.bracket(c['low'], c['high'], places)}"
 
 
 def warning_lines(results: Iterable[Doc]) -> list[Text]:

@@ -11,9 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgelathe.report import tables, view
+from edgelathe.report.benchmark import benchmark
 from edgelathe.report.evaluation import evaluation
 from edgelathe.report.tables import (
-    benchmark,
     comparison,
     compressed,
     details,
