@@ -222,7 +222,7 @@ def test_placement_by_profile_where_the_session_cannot_be_asked(tmp_path, linear
     path = tmp_path / "cas" / "aa" / "model"
     path.parent.mkdir(parents=True)
     path.write_bytes(linear)
-    assert placement(object(), str(path), "CPUExecutionProvider") == {"CPUExecutionProvider": 1}
+    assert placement(object(), str(path), ["CPUExecutionProvider"]) == {"CPUExecutionProvider": 1}
     assert not any((tmp_path / "tmp").iterdir())
 
 

@@ -45,7 +45,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def bind(self, buffers: Dict[str, Any], batch: int) -> None:
-        """From now on a call reads its inputs from these arrays, by input name: `batch` samples, their axis included."""
+        """From now on a call reads its inputs from these arrays by name, `batch` samples with their axis."""
 
     @abc.abstractmethod
     def stage(self) -> None:

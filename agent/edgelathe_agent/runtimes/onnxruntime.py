@@ -1,18 +1,23 @@
-"""ONNX Runtime: plain `session.run` on one sample, as a program that uses its Python API runs it."""
+"""ONNX Runtime: plain `session.run` on one sample, as a program that uses its Python API runs it, on a GPU with its
+buffers there."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+import os
+import tempfile
+import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import onnxruntime as ort
 
 from edgelathe_agent.protocol import AgentError
-from edgelathe_agent.runtimes import Engine, one_line, shape
+from edgelathe_agent.runtimes import Engine, Entries, choice, entries, one_line, providers, shape
+from edgelathe_agent.runtimes.binding import Binding
 from edgelathe_agent.runtimes.placement import CPU, RECORD, placement
-from edgelathe_agent.trace import Profile
 
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool",
@@ -20,6 +25,8 @@ _DTYPES = {
     "uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "uint64": "uint64",
 }  # fmt: skip
 _ERROR_AND_ABOVE = 3
+#: Providers whose buffers are on a GPU that ONNX Runtime's Python API can put values on.
+_ON_GPU = (providers.CUDA, providers.TENSORRT)
 
 
 def describe(_: str) -> Tuple[str, List[str]]:
@@ -28,40 +35,38 @@ def describe(_: str) -> Tuple[str, List[str]]:
 
 
 def load(
-    _: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
+    name: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
 ) -> Engine:
-    """A session on `provider`, with the CPU for the nodes that it does not take. Raises AgentError("model")."""
-    return Session(path, provider, threads, config, Profile(root) if profile else None)
+    """A session on `provider`, with the CPU for the nodes that it does not take.
+
+    Raises AgentError: "model", and "request" for an entry or option that is not known.
+    """
+    return Session(path, provider, threads, entries(config, name, ("io_binding",)), root, profile)
 
 
 class Session(Engine):
     """One InferenceSession. Spinning and all else stay at the runtime's defaults unless `config` says otherwise."""
 
     def __init__(
-        self, path: str, provider: str, threads: int, config: Dict[str, Any], profile: Optional[Profile] = None
+        self, path: str, provider: str, threads: int, config: Entries, root: str, profile: bool = False
     ) -> None:
-        self._path, self._asked, self._profile = path, provider, profile
+        self._path, self._asked = path, provider
         self.warnings = []
-        wanted = [provider, CPU] if provider != CPU else [CPU]
-        usable = [p for p in wanted if p in ort.get_available_providers()]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = _ERROR_AND_ABOVE
-        if profile:
-            options.enable_profiling, options.profile_file_prefix = True, profile.prefix
-        try:
-            for key, value in config.items():
-                options.add_session_config_entry(key, str(value))
-            if provider != CPU:
-                options.add_session_config_entry(RECORD, "1")
-            self._session = ort.InferenceSession(path, options, providers=usable)
-        except Exception as e:  # onnxruntime raises a dozen classes of its own
-            raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
-        if profile:
-            profile.hold()
+        self.provider = CPU
+        self._bound: Optional[Binding] = None
+        self._io_binding = choice(config, "io_binding", ("0", "1")) == "1"
+        self._plan = providers.plan(provider, threads, config.provider, path, root, ort.__version__)
+        there = self._asked in ort.get_available_providers()
+        self._profile = tempfile.TemporaryDirectory(prefix="profile-", dir=_room(root)) if profile else None
+        options = self._options(config, there)
+        start = time.perf_counter()
+        self._session = self._start(options, self._plan.chain if there else [(CPU, {})])
         self.inputs = [_info(i) for i in self._session.get_inputs()]
         self.outputs = [_info(o) for o in self._session.get_outputs()]
-        self.provider = CPU
+        self._started = self._asked in self._session.get_providers()
+        if self._plan.engines and self._started:
+            self._call_once()
+            self.build_ms = self._plan.build_ms((time.perf_counter() - start) * 1e3)
 
     def place(self) -> None:
         """Find the provider that really runs the nodes; say so where it is not the one that was asked for."""
@@ -72,10 +77,11 @@ class Session(Engine):
             self.warnings.append(
                 f"{self._asked} is not in this onnxruntime (it has {there}): every node runs on the CPU"
             )
-        elif self._asked not in self._session.get_providers():
-            self.warnings.append(f"{self._asked} did not start: every node runs on the CPU")
+        elif not self._started:
+            if not self.warnings:
+                self.warnings.append(f"{self._asked} did not start: every node runs on the CPU")
         else:
-            counts = placement(self._session, self._path, self._asked)
+            counts = placement(self._session, self._path, self._plan.chain)
             total, mine = sum(counts.values()), counts.get(self._asked, 0)
             self.provider = max(counts, key=lambda p: counts[p], default=CPU)
             if not counts:
@@ -88,28 +94,101 @@ class Session(Engine):
         """The same InferenceSession, whose `run` may be called from several threads at once."""
         return copy.copy(self)
 
-    def bind(self, buffers: Dict[str, Any], batch: int) -> None:
-        """`run` reads the arrays in place."""
-        self.run = functools.partial(self._session.run, None, dict(buffers))
+    def bind(self, buffers: Dict[str, Any], batch: int) -> None:  # noqa: ARG002 - it is in the arrays' shapes
+        """`run` reads the arrays in place, on a GPU it copies them there."""
+        on_gpu = self._started and self._asked in _ON_GPU
+        if on_gpu or self._io_binding:
+            self._bound = Binding(self._session, buffers, "cuda" if on_gpu else "cpu")
+            self.run = self._bound.run
+        else:
+            self.run = functools.partial(self._session.run, None, dict(buffers))
 
     def stage(self) -> None:
         """Nothing to do: `run` sees the arrays themselves."""
 
-    def profile(self) -> Iterable[Dict[str, Any]]:
-        """The events of the session's own profile, which ends here."""
-        if self._profile is None:
-            raise AgentError("request", "the session was opened without a profile", "open it with `profile`")
-        self._session.end_profiling()
-        return self._profile.events()
-
     def fetch(self, result: Any) -> Sequence[Any]:
         """The arrays that `run` returned."""
-        for info, value in zip(self.outputs, result):
+        values = list(result if self._bound is None else self._bound.outputs(result))
+        for info, value in zip(self.outputs, values):
             if not isinstance(value, np.ndarray) or value.dtype == object:
                 raise AgentError(
                     "model", "output {} is no tensor of numbers".format(info["name"]), "export the model without it"
                 )
-        return list(result)
+        return values
+
+    @property
+    def split(self) -> Optional[Dict[str, int]]:
+        """The parts of the latest calls on a GPU."""
+        return None if self._bound is None else self._bound.split()
+
+    def gpu_bytes(self) -> Optional[int]:
+        """What this process holds on a GPU, where one is used."""
+        if not self._started or self._asked not in _ON_GPU:
+            return None
+        from edgelathe_agent.runtimes import cuda
+
+        return cuda.own_memory()
+
+    def profile_file(self) -> str:
+        """Ends the runtime's profile; the path of what it wrote, which goes with `close`."""
+        path: str = self._session.end_profiling()
+        return path
+
+    def close(self) -> None:
+        """The profile is gone."""
+        if self._profile is not None:
+            self._profile.cleanup()
+
+    def _options(self, config: Entries, there: bool) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._plan.threads, 1
+        options.log_severity_level = _ERROR_AND_ABOVE
+        if self._profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = os.path.join(self._profile.name, "nodes")
+        try:
+            for key, value in {**self._plan.entries, **config.session}.items():
+                options.add_session_config_entry(key, value)
+            if there and self._asked != CPU:
+                options.add_session_config_entry(RECORD, "1")
+        except Exception as e:  # onnxruntime raises a dozen classes of its own
+            raise AgentError("request", one_line(e), "see onnxruntime_session_options_config_keys.h") from None
+        return options
+
+    def _start(self, options: Any, chain: Sequence[Tuple[str, Dict[str, str]]]) -> Any:
+        """A session; on the CPU, with a warning, where the provider does not start. Its own fallback says nothing."""
+        try:
+            return ort.InferenceSession(self._path, options, providers=list(chain), enable_fallback=0)
+        except Exception as e:
+            if self._plan.refused(str(e)):
+                mend = f"see the page of {self._asked} in ONNX Runtime's documentation"
+                raise AgentError("request", f"{self._asked}: {one_line(e)}", mend) from None
+            failed = e
+            if len(chain) > 1:
+                with contextlib.suppress(Exception):
+                    session = ort.InferenceSession(self._path, options, providers=[CPU])
+                    self.warnings.append(
+                        f"{self._asked} did not start ({one_line(e, 200)}): every node runs on the CPU"
+                    )
+                    return session
+        raise AgentError("model", one_line(failed), "check it with `edgelathe inspect`")
+
+    def _call_once(self) -> None:
+        """TensorRT builds the engine of a model with open axes at its first call, which is not to be timed."""
+        if any(d is None for i in self.inputs for d in i["shape"][1:]):
+            self.warnings.append("open axes beside the batch: the first call builds the engine")
+            return
+        feed = {i["name"]: np.zeros([d or 1 for d in i["shape"]], i["dtype"]) for i in self.inputs}
+        try:
+            self._session.run(None, feed)
+        except Exception as e:
+            raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
+
+
+def _room(root: str) -> str:
+    folder = os.path.join(root, "tmp")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder
 
 
 def _info(arg: Any) -> Dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -17,8 +17,11 @@ RECORD = "session.record_ep_graph_assignment_info"
 _NUMPY = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool"}
 
 
-def placement(session: Any, path: str, provider: str) -> Dict[str, int]:
-    """Nodes by provider; empty when this version of the runtime gives no way to know."""
+def placement(session: Any, path: str, chain: Sequence[Any]) -> Dict[str, int]:
+    """Nodes by provider; empty when this version of the runtime gives no way to know.
+
+    `chain`: the providers that the session was made with, in their order, names or pairs of name and options.
+    """
     ask = getattr(session, "get_provider_graph_assignment_info", None)
     try:
         if ask is not None:
@@ -27,12 +30,12 @@ def placement(session: Any, path: str, provider: str) -> Dict[str, int]:
             for part in parts:
                 counts[part.ep_name] += len(part.get_nodes())
             return dict(counts)
-        return _profiled(path, provider)
+        return _profiled(path, chain)
     except Exception:  # a runtime that cannot tell is not an error of the model
         return {}
 
 
-def _profiled(path: str, provider: str) -> Dict[str, int]:
+def _profiled(path: str, chain: Sequence[Any]) -> Dict[str, int]:
     """The same from the profile of one run over zeros, in a session of its own."""
     room = os.path.join(path, *[os.pardir] * 3, "tmp")  # beside the store: nothing outside the root is written
     os.makedirs(os.path.normpath(room), exist_ok=True)
@@ -40,7 +43,7 @@ def _profiled(path: str, provider: str) -> Dict[str, int]:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder, "nodes")
-        session = ort.InferenceSession(path, options, providers=list(dict.fromkeys([provider, CPU])))
+        session = ort.InferenceSession(path, options, providers=list(chain))
         session.run(None, {i.name: _zeros(i) for i in session.get_inputs()})
         with open(session.end_profiling()) as f:
             events = json.load(f)

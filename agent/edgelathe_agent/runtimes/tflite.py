@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from edgelathe_agent.protocol import RUNTIMES, AgentError
-from edgelathe_agent.runtimes import Engine, one_line, shape
+from edgelathe_agent.runtimes import PROVIDER, Engine, Entries, choice, entries, one_line, shape
 
 CPU = "CPU"
 
@@ -22,24 +22,54 @@ def describe(runtime: str) -> Tuple[str, List[str]]:
 
 
 def load(
-    runtime: str, path: str, provider: str, threads: int, config: Dict[str, Any], root: str, profile: bool = False
+    runtime: str,
+    path: str,
+    provider: str,
+    threads: int,
+    config: Dict[str, Any],
+    root: str,  # noqa: ARG001
+    profile: bool = False,  # noqa: ARG001 - the released interpreters tell no time per operator
 ) -> Engine:
-    """An interpreter with its tensors allocated. Raises AgentError("model"), "missing" for another provider."""
+    """An interpreter with its tensors allocated.
+
+    `config`: `edgelathe.xnnpack=0` leaves out the XNNPACK delegate, `edgelathe.kernels=reference` takes the plain
+    kernels, for comparisons. Raises AgentError: "model", "missing" for another provider, "request" for other entries.
+    """
     if provider != CPU:
         raise AgentError("missing", f"{runtime} has no provider {provider!r}", f"use {CPU}")
-    if config:
-        raise AgentError("request", f"{runtime} takes no session entry {min(config)!r}", "leave it out")
-    return Session(_interpreter(runtime), path, threads)
+    found = entries(config, runtime, ("xnnpack", "kernels"))
+    foreign = [*found.session, *(PROVIDER + name for name in found.provider)]
+    if foreign:
+        raise AgentError("request", f"{runtime} takes no session entry {min(foreign)!r}", "leave it out")
+    return Session(Made(runtime, path, threads, _kernels(runtime, found)))
+
+
+class Made(NamedTuple):
+    """What an interpreter is made from; `kernels`: a value of its OpResolverType."""
+
+    runtime: str
+    path: str
+    threads: int
+    kernels: Any
+
+
+def _kernels(runtime: str, found: Entries) -> Any:
+    kinds = importlib.import_module(RUNTIMES[runtime].package + ".interpreter").OpResolverType
+    xnnpack = choice(found, "xnnpack", ("1", "0")) == "1"
+    if choice(found, "kernels", ("default", "reference")) == "reference":
+        return kinds.BUILTIN_REF  # which has no delegate either
+    return kinds.AUTO if xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 class Session(Engine):
     """One interpreter; `run` is its bare `invoke`."""
 
-    def __init__(self, interpreter: Any, path: str, threads: int) -> None:
-        self.provider, self.warnings = CPU, []
-        self._made_from = interpreter, path, threads
+    def __init__(self, made: Made) -> None:
+        self.provider, self.warnings, self._made = CPU, [], made
         try:
-            self._interpreter = interpreter(model_path=path, num_threads=threads)
+            self._interpreter = _interpreter(made.runtime)(
+                model_path=made.path, num_threads=made.threads, experimental_op_resolver_type=made.kernels
+            )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as e:
             raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
@@ -50,9 +80,9 @@ class Session(Engine):
 
     def fork(self) -> Session:
         """Another interpreter on the same file: one is not for several threads."""
-        return Session(*self._made_from)
+        return Session(self._made)
 
-    def bind(self, buffers: Dict[str, Any], batch: int) -> None:
+    def bind(self, buffers: Dict[str, Any], batch: int) -> None:  # noqa: ARG002 - it is in the shapes
         """Open axes, the batch among them, take the size of the arrays."""
         details = self._interpreter.get_input_details()
         resized = [d for d in details if tuple(d["shape"]) != buffers[d["name"]].shape]
