@@ -13,7 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from edgelathe_agent.kernel import listed, number, read
 
 #: What the device tree calls a GPU: `gpu` (Devicetree Specification, 2.2.2), `mali`, or NVIDIA's chips (gv11b, ga10b).
-_GPU = re.compile(r"gpu|mali|adreno|(^|\.)g[a-z]\d\d[a-z]")
+_GPU = re.compile(r"gpu|mali|adreno|(^|[.-])g[a-z]\d\d[a-z]")
 #: Reasons that slow a GPU beyond what was asked for (nvml.h, nvmlClocksEventReasons).
 _REASONS = {
     0x04: "GPU at its power cap", 0x08: "GPU slowed by hardware", 0x20: "GPU too hot",
@@ -34,9 +34,14 @@ def folder(root: str) -> str:
     """The devfreq folder of the GPU on the chip; "" where there is none."""
     for path in listed(root, "sys/class/devfreq/*"):
         names = [os.path.basename(path), read(path, "name"), read(path, "device/of_node/name")]
-        if any(_GPU.search(name.lower()) for name in names if name):
+        if any(named(name) for name in names if name):
             return path
     return ""
+
+
+def named(text: str) -> bool:
+    """Whether a name of the kernel's is that of a GPU."""
+    return bool(_GPU.search(text.lower()))
 
 
 def khz(devfreq: str) -> Optional[int]:

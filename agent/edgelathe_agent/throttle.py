@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from edgelathe_agent.gpu import named
 from edgelathe_agent.kernel import listed, number, read, said
 
 #: Bits of the firmware's answer, now; the same from 16 on since boot (Raspberry Pi documentation, `get_throttled`).
@@ -81,7 +82,8 @@ def count(at: Places) -> Optional[int]:
 
 
 def _slows(kind: str) -> bool:
-    return kind == "Processor" or any(word in kind for word in _CPU_COOLERS)
+    """Whether a cooling device makes a processor slower; a fan does not."""
+    return kind == "Processor" or any(w in kind for w in _CPU_COOLERS) or ("devfreq" in kind and named(kind))
 
 
 def _pi_bits(at: Places) -> Optional[int]:

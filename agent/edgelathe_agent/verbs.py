@@ -211,7 +211,7 @@ def _wipe(agent: Agent, _: Head, __: bytes) -> Answer:
     from edgelathe_agent import tune
     from edgelathe_agent.tidy import wipe
 
-    _, stuck = tune.restore("/", agent.root, force=True)
+    stuck = tune.restore("/", agent.root, force=True)[1]
     if stuck:  # what was would be forgotten with the journal
         raise AgentError("internal", "{what} cannot be put back: {why}".format(**stuck[0]), "then uninstall again")
     for number in list(agent.sessions):

@@ -1,4 +1,4 @@
-"""Trees as the kernel shows them, written from its documentation (Documentation/ABI, arch/arm64 cpuinfo.c)."""
+"""What a machine is, by what its kernel shows."""
 
 from __future__ import annotations
 
@@ -9,163 +9,109 @@ from pathlib import Path
 
 import pytest
 
-from edgelathe_agent import cpu, probe, sensors
-
-ARM_CORE = """processor\t: {n}
-BogoMIPS\t: 108.00
-Features\t: {features}
-CPU implementer\t: {maker}
-CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: {part}
-CPU revision\t: 3
-
-"""
-V8 = "fp asimd evtstrm crc32 cpuid"
-V82 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+from edgelathe_agent import cpu, jetson, probe
+from support.trees import BOARDS, V8, V82, arm, write
 
 
-def arm(*cores: tuple[str, str, str], tail: str = "") -> str:
-    blocks = [ARM_CORE.format(n=i, maker=m, part=p, features=f) for i, (m, p, f) in enumerate(cores)]
-    return "".join(blocks) + tail
+@pytest.mark.parametrize(
+    ("board", "cpu", "cores", "model", "governor", "khz"),
+    [
+        ("pi4", "Cortex-A72", 4, "Raspberry Pi 4 Model B Rev 1.4", "ondemand", 1800000),
+        ("pi5", "Cortex-A76", 4, "Raspberry Pi 5 Model B Rev 1.0", "ondemand", 2400000),
+        ("orin36", "Cortex-A78AE", 5, "NVIDIA Jetson Orin Nano Developer Kit", "schedutil", 1510400),
+        ("nano", "Cortex-A57", 4, "NVIDIA Jetson Nano Developer Kit", "schedutil", 918000),
+        ("rk3588", "4x Cortex-A76 + 4x Cortex-A55", 8, "Radxa ROCK 5B", "interactive", 2304000),
+        ("laptop", "Intel(R) Core(TM) i7-1185G7 @ 3.00GHz", 4, "LENOVO 20XW", "powersave", 4800000),
+        ("vm", "AMD EPYC", 1, None, None, None),
+    ],
+)
+def test_a_board_is_what_its_kernel_shows(board, cpu, cores, model, governor, khz, tmp_path):
+    found = probe.describe(write(tmp_path, BOARDS[board]()), str(tmp_path))
+    assert (found["cpu"], found["cores"], found["model"]) == (cpu, cores, model)
+    assert (found["governor"], found["clock_max_khz"]) == (governor, khz)
 
 
-def tree(folder: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return str(folder)
-
-
-@pytest.fixture
-def pi4(tmp_path) -> str:
-    tail = "Hardware\t: BCM2835\nRevision\t: c03114\nSerial\t\t: 100000001\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"
-    return tree(tmp_path / "pi4", {
-        "proc/cpuinfo": arm(*[("0x41", "0xd08", V8)] * 4, tail=tail),
-        "proc/meminfo": "MemTotal:        3885396 kB\nMemAvailable:    3100000 kB\nHugePages_Total:       0\n",
-        "proc/loadavg": "0.52 0.58 0.59 1/389 4321\n",
-        "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
-        "sys/devices/system/cpu/online": "0-3\n",
-        "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "600000\n",
-        "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": "1800000\n",
-        "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "ondemand\n",
-        "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
-        "sys/class/thermal/thermal_zone0/temp": "48199\n",
-        "sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n",
-        "etc/os-release": 'NAME="Debian GNU/Linux"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
-    })  # fmt: skip
-
-
-@pytest.fixture
-def orin(tmp_path) -> str:
-    files = {
-        "proc/cpuinfo": arm(*[("0x41", "0xd42", V82)] * 6),
-        "proc/meminfo": "MemTotal:        7802492 kB\n",
-        "sys/firmware/devicetree/base/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
-        "sys/devices/system/cpu/online": "0-3,5\n",
-        "sys/class/thermal/cooling_device0/type": "cpufreq-cpu0\n",
-        "sys/class/thermal/cooling_device0/cur_state": "0\n",
-        "sys/class/thermal/cooling_device1/type": "pwm-fan\n",
-        "sys/class/thermal/cooling_device1/cur_state": "3\n",
-        "sys/class/hwmon/hwmon1/name": "ina3221\n",
-        "sys/class/hwmon/hwmon1/in1_label": "VDD_IN\n",
-        "sys/class/hwmon/hwmon1/in1_input": "5040\n",
-        "sys/class/hwmon/hwmon1/curr1_input": "1200\n",
-        "sys/class/hwmon/hwmon1/in7_label": "sum of shunt voltages\n",
-        "sys/class/hwmon/hwmon2/name": "soctherm_oc\n",
-        "sys/class/hwmon/hwmon2/oc1_event_cnt": "2\n",
-        "sys/class/hwmon/hwmon2/oc3_event_cnt": "1\n",
-    }
-    for i, (name, temp) in enumerate({"cpu-thermal": "45500", "gpu-thermal": "44000", "tj-thermal": "45500"}.items()):
-        files[f"sys/class/thermal/thermal_zone{i}/type"] = name + "\n"
-        files[f"sys/class/thermal/thermal_zone{i}/temp"] = temp + "\n"
-    (tmp_path / "orin" / "sys/class/thermal/thermal_zone10/temp").mkdir(parents=True)  # a zone that cannot be read
-    for i, khz in {0: 729600, 4: 1510400}.items():
-        files[f"sys/devices/system/cpu/cpufreq/policy{i}/scaling_cur_freq"] = f"{khz}\n"
-        files[f"sys/devices/system/cpu/cpufreq/policy{i}/scaling_max_freq"] = "1510400\n"
-        files[f"sys/devices/system/cpu/cpufreq/policy{i}/scaling_governor"] = "schedutil\n"
-    return tree(tmp_path / "orin", files)
-
-
-@pytest.fixture
-def laptop(tmp_path) -> str:
-    core = "processor\t: {}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i7-1185G7 @ 3.00GHz\n"
-    core += "flags\t\t: fpu sse2 AVX2 avx512_vnni\n\n"
-    files = {
-        "proc/cpuinfo": core.format(0) + core.format(1),
-        "sys/class/dmi/id/sys_vendor": "LENOVO\n",
-        "sys/class/dmi/id/product_name": "20XW\n",
-        "sys/class/hwmon/hwmon3/name": "coretemp\n",
-        "sys/class/hwmon/hwmon3/temp1_input": "51000\n",
-        "sys/class/hwmon/hwmon3/temp1_label": "Package id 0\n",
-        "sys/class/powercap/intel-rapl:0/name": "package-0\n",
-        "sys/class/powercap/intel-rapl:0/energy_uj": "1234567\n",
-    }
-    for i in range(2):
-        files[f"sys/devices/system/cpu/cpu{i}/cpufreq/scaling_cur_freq"] = "2995212\n"
-        files[f"sys/devices/system/cpu/cpu{i}/thermal_throttle/core_throttle_count"] = f"{i}\n"
-        files[f"sys/devices/system/cpu/cpu{i}/thermal_throttle/package_throttle_count"] = "7\n"
-    return tree(tmp_path / "laptop", files)
-
-
-def test_a_raspberry_pi_4(pi4, tmp_path):
-    found = probe.describe(pi4, str(tmp_path))
-    assert (found["cpu"], found["cores"], found["model"]) == ("Cortex-A72", 4, "Raspberry Pi 4 Model B Rev 1.4")
+def test_memory_swap_features_and_system(tmp_path):
+    found = probe.describe(write(tmp_path, BOARDS["pi4"]()), str(tmp_path))
     assert found["features"] == sorted(V8.split())
-    assert found["memory_bytes"] == 3885396 * 1024
-    assert found["memory_free_bytes"] == 3100000 * 1024
-    assert (found["governor"], found["clock_max_khz"]) == ("ondemand", 1800000)
+    assert (found["memory_bytes"], found["memory_free_bytes"]) == (3885396 * 1024, 3100000 * 1024)
+    assert found["swap_used_bytes"] == 1024 * 1024
     assert found["system"] == "Debian GNU/Linux 12 (bookworm)"
-    assert sensors.sense(pi4) == {
-        "clocks_khz": {"cpu0": 600000}, "temperatures_c": {"cpu-thermal": 48.199}, "load1": 0.52,
-        "throttled": False, "throttle_count": None,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("bits", "now"), [("0", False), ("50000", False), ("50005", True), ("8", True), ("", None)])
-def test_a_raspberry_pi_says_whether_it_is_throttled_now_or_was(pi4, bits, now):
-    Path(pi4, "sys/devices/platform/soc/soc:firmware/get_throttled").write_text(bits)
-    assert sensors.throttled(pi4) is now
-
-
-def test_a_jetson_orin(orin, tmp_path):
-    found = probe.describe(orin, str(tmp_path))
-    assert (found["cpu"], found["cores"]) == ("Cortex-A78AE", 5)
-    assert found["model"] == "NVIDIA Jetson Orin Nano Developer Kit"
-    assert "asimddp" in found["features"]
-    assert (found["governor"], found["clock_max_khz"]) == ("schedutil", 1510400)
-    now = sensors.sense(orin)
-    assert now["clocks_khz"] == {"cpu0": 729600, "cpu4": 1510400}
-    assert now["temperatures_c"] == {"cpu-thermal": 45.5, "gpu-thermal": 44.0, "tj-thermal": 45.5}
-    assert (now["throttled"], now["throttle_count"], now["load1"]) == (False, 3, None)
-    Path(orin, "sys/class/thermal/cooling_device0/cur_state").write_text("4\n")
-    assert sensors.throttled(orin) is True
-    kinds = [(s["kind"], s["label"]) for s in sensors.found(orin)]
-    assert kinds.count(("power", "VDD_IN")) == 1
-    assert ("power", "sum of shunt voltages") not in kinds
-
-
-def test_an_x86_laptop(laptop, tmp_path):
-    found = probe.describe(laptop, str(tmp_path))
-    assert (found["cpu"], found["cores"]) == ("Intel(R) Core(TM) i7-1185G7 @ 3.00GHz", 2)
-    assert found["features"] == ["avx2", "avx512_vnni", "fpu", "sse2"]
-    assert (found["model"], found["governor"], found["memory_bytes"]) == ("LENOVO 20XW", None, 0)
-    now = sensors.sense(laptop)
-    assert now["clocks_khz"] == {"cpu0": 2995212, "cpu1": 2995212}
-    assert now["temperatures_c"] == {"Package id 0": 51.0}
-    assert (now["throttled"], now["throttle_count"]) == (None, 15)
-    assert ("energy", "package-0") in [(s["kind"], s["label"]) for s in sensors.found(laptop)]
+    assert found["fastest_modes"] == []
 
 
 def test_a_bare_tree_is_unknown_and_not_an_error(tmp_path):
     found = probe.describe(str(tmp_path), str(tmp_path))
     assert (found["cpu"], found["features"], found["model"]) == (os.uname().machine, [], None)
     assert found["cores"] >= 1
-    assert sensors.sense(str(tmp_path)) == {
-        "clocks_khz": {}, "temperatures_c": {}, "load1": None, "throttled": None, "throttle_count": None,
-    }  # fmt: skip
-    assert sensors.found(str(tmp_path)) == []
+    assert (found["swap_used_bytes"], found["clusters"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("board", "clusters"),
+    [
+        ("pi5", [("Cortex-A76", [0, 1, 2, 3], 2400000)]),
+        ("orin35", [("Cortex-A78AE", [0, 1, 2, 3, 5], 1510400)]),
+        ("rk3588", [("Cortex-A76", [4, 5, 6, 7], 2304000), ("Cortex-A55", [0, 1, 2, 3], 1800000)]),
+        ("laptop", [("Intel(R) Core(TM) i7-1185G7 @ 3.00GHz", [0, 1, 2, 3], 4800000)]),
+        ("vm", [("AMD EPYC", [0], None)]),
+    ],
+)
+def test_cores_of_one_kind_are_together_and_the_fastest_first(board, clusters, tmp_path):
+    found = probe.clusters(write(tmp_path, BOARDS[board]()))
+    assert [(c["name"], c["cpus"], c["max_khz"]) for c in found] == clusters
+
+
+def test_the_one_core_that_is_clocked_higher_is_a_cluster_of_its_own(tmp_path):
+    files = {"proc/cpuinfo": arm(*[("0x41", "0xd05", V82)] * 2, *[("0x41", "0xd0d", V82)] * 2)}
+    for n, capacity in enumerate((260, 260, 824, 1024)):
+        files[f"sys/devices/system/cpu/cpu{n}/cpu_capacity"] = f"{capacity}\n"
+    found = probe.clusters(write(tmp_path, files))
+    assert [(c["name"], c["cpus"]) for c in found] == [
+        ("Cortex-A77", [3]), ("Cortex-A77#2", [2]), ("Cortex-A55", [0, 1]),
+    ]  # fmt: skip
+
+
+def test_an_x86_processor_of_two_kinds_is_told_apart_by_the_kernels_names(tmp_path):
+    more = {"sys/devices/cpu_core/cpus": "0-1\n", "sys/devices/cpu_atom/cpus": "2-3\n"}
+    files = {**BOARDS["laptop"](), **more}
+    files |= {f"sys/devices/system/cpu/cpufreq/policy{n}/cpuinfo_max_freq": "3800000\n" for n in (2, 3)}
+    found = probe.clusters(write(tmp_path, files))
+    assert [(c["name"], c["cpus"], c["max_khz"]) for c in found] == [
+        ("core", [0, 1], 4800000), ("atom", [2, 3], 3800000),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modes", "fastest"),
+    [
+        ("15W 25W MAXN_SUPER", ("MAXN_SUPER",)),
+        ("MAXN 5W", ("MAXN",)),
+        ("15W 7W", ("15W",)),
+        ("MODE_10W MODE_20W_6CORE MODE_20W_2CORE", ("MODE_20W_6CORE", "MODE_20W_2CORE")),
+        ("", ()),
+    ],
+)
+def test_the_power_mode_without_a_limit_is_known_by_its_name(modes, fastest):
+    assert jetson.fastest(dict(enumerate(modes.split()))) == fastest
+
+
+def test_who_took_the_cpu_is_named_by_what_the_kernel_counts(tmp_path):
+    hertz = os.sysconf("SC_CLK_TCK")
+
+    def look(**seconds: float) -> dict[int, probe.Process]:
+        lines = {
+            f"proc/{pid[1:]}/stat": f"{pid[1:]} (a (b) c) S 1 1 1 0 -1 0 0 0 0 0 {int(s * hertz)} 0 0 0 20 0 1 0 99\n"
+            for pid, s in seconds.items()
+        }
+        return probe.processes(write(tmp_path, lines))
+
+    before = look(_10=1.0, _11=5.0, _12=0.0)
+    after = look(_10=1.5, _11=5.05, _12=0.9, _13=7.0)
+    assert probe.busiest(before, after, 1.0, own=12) == [{"name": "a (b) c", "pid": 10, "share": 0.5}]
+    assert probe.busiest(before, after, 1.0, own=1) == []  # they are all children of it
+    assert [b["pid"] for b in probe.busiest(before, after, 1.0, own=99)] == [12, 10]
+    assert probe.busiest(before, after, 0.0, own=99) == []
 
 
 def test_what_only_this_python_knows(tmp_path):
@@ -192,22 +138,6 @@ def test_an_old_32_bit_kernel_gives_the_core_once_at_the_end():
 def test_a_core_that_nobody_listed_is_named_by_its_numbers():
     assert cpu.parse(arm(("0x41", "0xfff", V8))).name == "Arm core 0xfff"
     assert cpu.parse(arm(("0x77", "0x001", V8))).name == "0x77 core 0x001"
-
-
-def test_zones_of_one_name_are_told_apart(tmp_path):
-    files = {f"sys/class/thermal/thermal_zone{i}/type": "soc" for i in (0, 2, 10)}
-    files |= {f"sys/class/thermal/thermal_zone{i}/temp": str(1000 * i) for i in (0, 2, 10)}
-    assert sensors.sense(tree(tmp_path, files))["temperatures_c"] == {"soc": 0.0, "soc#2": 2.0, "soc#3": 10.0}
-
-
-def test_conditions_tell_throttling_between_two_looks():
-    def look(throttled, count):
-        return {"throttled": throttled, "throttle_count": count}
-
-    assert sensors.conditions(look(None, 3), look(None, 4))["throttled"] is True
-    assert sensors.conditions(look(None, 3), look(None, 3))["throttled"] is False
-    assert sensors.conditions(look(False, None), look(True, None))["throttled"] is True
-    assert sensors.conditions(look(None, None), look(None, None))["throttled"] is None
 
 
 def elf(machine: int) -> bytes:
