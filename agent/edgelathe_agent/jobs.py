@@ -194,6 +194,10 @@ class Jobs:
                     self._selector.unregister(pipe)
                 pipe.close()
 
+    def ended(self, job: Job) -> bool:
+        """Whether a child is gone, as far as we have noticed."""
+        return job not in self._jobs
+
     def end_all(self) -> None:
         """No child is left."""
         for job in list(self._jobs):

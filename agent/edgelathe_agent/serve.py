@@ -82,8 +82,8 @@ class Agent:
             raise AgentError("missing", f"no session {number!r}", "open the model again")
         try:
             return self.ask(session.job, head, session.seconds, session.memory_bytes, every, tick)
-        except AgentError as e:
-            if e.kind in ("crash", "time", "memory"):
+        except AgentError:
+            if self.jobs.ended(session.job):
                 self.end_session(number)
             raise
 
