@@ -121,6 +121,19 @@ def test_an_interrupt_in_the_middle_makes_the_client_unusable():
     assert not client.usable
 
 
+def test_what_a_long_request_is_at_is_told_to_its_own_listener_else_to_the_clients():
+    def slowly(head, body):
+        return pack({"id": head["id"], "event": "progress", "what": f"at {head['do']}"}) + ok(head, body)
+
+    heard, own = [], []
+    client = AgentClient("cam", Started(Peer(slowly), b""), progress=heard.append)
+    client.request("open")
+    client.request("install", progress=own.append)
+    client.progress = None
+    client.request("open")
+    assert (heard, own) == (["at open"], ["at install"])
+
+
 def test_put_sends_all_chunks_from_the_offset_on():
     data = bytes(range(256)) * (5 * CHUNK // 256) + b"tail"
     peer = Peer(lambda head, body: ok(head, body, received=0, done=False), size=1 << 20)

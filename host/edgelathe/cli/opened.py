@@ -87,6 +87,7 @@ def opened(
     with shell.store() as store:
         target = shell.target(device, store)
     with open_device(target, ssh_config=shell.ssh_config) as on:
+        on.client.progress = shell.say  # building an engine takes minutes
         chosen = named or profiles.choose(target.profile, on.probe)
         said = [text for _, model in loaded for text in remarks(chosen, model.format, on.probe)]
         options = [options_of(model, chosen, on, threads) for _, model in loaded]

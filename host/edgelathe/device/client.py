@@ -24,11 +24,15 @@ IN_FLIGHT = 24
 class AgentClient:
     """A running agent. Not to be shared between threads.
 
+    `progress` hears what long requests are at, unless a request has a listener of its own.
+
     Raises DeviceError when the agent does not greet in time or speaks another version of the protocol.
     """
 
-    def __init__(self, device: str, started: Started, limit: float = START_SECONDS) -> None:
-        self.device, self._channel = device, started.channel
+    def __init__(
+        self, device: str, started: Started, limit: float = START_SECONDS, progress: Progress | None = None
+    ) -> None:
+        self.device, self._channel, self.progress = device, started.channel, progress
         self._buffer = bytearray(started.begun)
         self._last, self._open = 0, True
         self._waiting: deque[int] = deque()  # requests whose answers are on their way
@@ -88,8 +92,9 @@ class AgentClient:
                 raise DeviceError(self.device, f"an answer to nothing: {frame.head!r:.120}", "please report this")
             if "event" not in frame.head:
                 break
-            if progress:
-                progress(str(frame.head.get("what", "")))
+            tell = progress or self.progress
+            if tell:
+                tell(str(frame.head.get("what", "")))
         self._waiting.popleft()
         if frame.head.get("ok") is not True:
             error = frame.head.get("error") or {}

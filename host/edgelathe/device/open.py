@@ -156,7 +156,7 @@ def open_device(
     try:
         started = bootstrap.start(transport, agent_command(target, venv=venv), target.python)
         try:
-            return Device(target, transport, AgentClient(target.name, started))
+            return Device(target, transport, AgentClient(target.name, started, progress=progress))
         except BaseException:
             started.channel.close()
             raise

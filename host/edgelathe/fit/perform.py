@@ -110,6 +110,7 @@ def _perform(
     for warning in checked.warnings:
         listen.say(f"note: {warning}")
     with open_device(target, ssh_config=ssh_config) as device:
+        device.client.progress = listen.say  # building an engine takes minutes
         scene = _Scene.of(checked, device, listen.say)
         for text in scene.remarks:
             listen.say(f"warning: {text}")
