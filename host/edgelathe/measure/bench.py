@@ -51,7 +51,7 @@ def bench_document(
         UserError: the data do not fit a model, or there is no power sensor. ModelFailure: the device cannot run any.
     """
     found = subjects(models, options, data, job.scenario.batch, job.seed)
-    more = {s.name: Extra() for s in found}
+    more = [Extra() for _ in found]
     probe = device.probe
     with energy.gauge(device, job.rail, job.meter) if job.energy else nullcontext() as gauge:
         outcome = _in_a_row(device, found, job, tick) if job.scenario.sustain_ms else in_turns(device, found, job, tick)
@@ -63,7 +63,7 @@ def bench_document(
     measured = outcome.measured
     if measured and all(m.error for m in measured):
         raise next(m.error for m in measured if m.error)
-    results = [figures.result(m, job, probe, remarks, more[m.subject.name].fields) for m in measured]
+    results = [figures.result(m, job, probe, remarks, e.fields) for m, e in zip(measured, more, strict=True)]
     if raw:
         export.write(raw, measured, probe.cores)
     lines = _budget(measured, job, more, emulated=probe.emulated)
@@ -91,10 +91,10 @@ def _comparisons(measured: Sequence[Measured], job: Job) -> list[dict[str, Any]]
     return [figures.comparison(a, b, job) for a, b in itertools.combinations(able, 2)]
 
 
-def _budget(measured: Sequence[Measured], job: Job, more: dict[str, Extra], *, emulated: bool) -> list[dict[str, Any]]:
+def _budget(measured: Sequence[Measured], job: Job, more: Sequence[Extra], *, emulated: bool) -> list[dict[str, Any]]:
     if not (job.limits and measured):
         return []
-    found = [{} if m.error else claims(m, more[m.subject.name].claims) for m in measured]
+    found = [{} if m.error else claims(m, e.claims) for m, e in zip(measured, more, strict=True)]
     lines: list[dict[str, Any]] = []
     for m, claim in zip(measured, found, strict=True):
         judged: list[BudgetLine] = judge(job.limits, m, measured[0], claim, found[0], job, emulated=emulated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,16 +27,15 @@ class Extra:
 
 
 def measure(
-    device: Device, measured: Sequence[Measured], job: Job, gauge: Gauge | None, into: Mapping[str, Extra], tick: Tick
+    device: Device, measured: Sequence[Measured], job: Job, gauge: Gauge | None, into: Sequence[Extra], tick: Tick
 ) -> None:
-    """All that the job asks for, for the models that could be timed. `into` is filled, by name.
+    """All that the job asks for, for the models that could be timed. `into` is filled.
 
     `gauge` is None where no energy is asked for.
     """
-    for m in measured:
+    for m, extra in zip(measured, into, strict=True):
         if m.error:
             continue
-        extra = into[m.subject.name]
         if gauge:
             _energy(device, m, job, gauge, extra, tick)
         if job.memory or job.load:

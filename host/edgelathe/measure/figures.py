@@ -31,9 +31,10 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
     trend = drift.drift(series.blocks)
     condition = conditions.summary(series.conditions, series.more, probe.cores)
     marked = [conditions.marks(c, more_, probe.cores) for c, more_ in zip(series.conditions, series.more, strict=True)]
-    needed = samples_needed(max(0.5, job.percentile))
+    needed = 0 if job.scenario.name == "offline" else samples_needed(max(0.5, job.percentile))
+    change = None if job.scenario.sustain_ms else trend.relative  # there it is the answer, not a blemish
     trust = grade(
-        marked, condition, change=trend.relative, significant=trend.significant, n=series.calls, needed=needed,
+        marked, condition, change=change, significant=trend.significant, n=series.calls, needed=needed,
         settled=series.settled, emulated=probe.emulated,
     )  # fmt: skip
     few = [f"p{job.percentile * 100:g}: {series.calls} calls are too few, a bound needs {needed}"]

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgelathe.core.claim import Claim
 from edgelathe.measure.cooldown import hottest
 from edgelathe.measure.interleave import Series, Timeable
+from edgelathe.stats import drift, latency
 
 #: Windows of a run, and the shortest one in ms.
 WINDOWS, SHORTEST_MS = 240, 500.0
@@ -79,6 +82,16 @@ def windows(series: Series) -> list[Window]:
     return found
 
 
-def durations_s(found: Sequence[Window]) -> float:
-    """Mean seconds of a window."""
-    return 2 * found[-1].t_s / (2 * len(found) - 1)
+def steady_claim(series: Series) -> Claim:
+    """`latency.sustained`: the median once the device has come to a steady state, in ms, with its bounds.
+
+    Where it did not the last part counts, and its bounds are as wide as its drift makes them.
+    """
+    return latency.claim(series.blocks[settled(series.blocks) :], "p50")
+
+
+def settled(blocks: Sequence[NDArray[np.int64]]) -> int:
+    """The first window of the steady state: the earliest eighth of the run after which no drift is seen."""
+    n = len(blocks)
+    starts = [n * part // 8 for part in range(7)]
+    return next((at for at in starts if not drift.drift(blocks[at:]).significant), starts[-1])

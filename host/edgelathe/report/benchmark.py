@@ -31,7 +31,7 @@ def benchmark(document: Doc) -> RenderableType:
     lines += [Text(text, style) for text, style in _trust(able, names)]
     if document.get("interrupted"):
         lines.append(Text("! interrupted: these are the figures of the time until then", "yellow"))
-    return Group(*lines, *tables.warning_lines(results))
+    return Group(*lines, *_warnings(results, names))
 
 
 def _figures(able: Sequence[Doc], names: Mapping[str, str]) -> RenderableType:
@@ -57,11 +57,17 @@ def _scenario(scenario: Doc) -> str:
     said = {
         "multi-stream": f"multi-stream: the time of {scenario.get('streams')} samples given at once",
         "offline": "offline: many samples given at once, as fast as they go",
-        "paced": f"paced: a call every {units.duration(scenario.get('period_ms'))}",
-        "sustained": f"sustained: {units.duration(scenario.get('sustain_ms'))} without a pause",
+        "paced": f"paced: a call every {span(scenario.get('period_ms', 0))}",
+        "sustained": f"sustained: {span(scenario.get('sustain_ms', 0))} without a pause",
     }.get(name, "")
     batch = f"{scenario['batch']} samples a call" if scenario.get("batch", 0) > 1 else ""
     return " · ".join(filter(None, [said, batch]))
+
+
+def span(ms: float) -> str:
+    """A length of time as people say it: `33 ms`, `8 s`, `10 min`."""
+    unit, factor = next(((u, f) for u, f in (("min", 60e3), ("s", 1e3)) if ms >= f), ("ms", 1.0))
+    return f"{ms / factor:.3g} {unit}"
 
 
 def percentile(figures: Doc, stat: str, factor: float) -> str:
@@ -111,12 +117,12 @@ def _sustained(s: Doc) -> str:
     text = "did not come to a steady state"
     if steady:
         text = f"steady at {units.plus_minus(steady['value'], steady['low'], steady['high'])} ms"
-        text += f" from {units.duration(s['settled_s'] * 1000)} on" if s.get("settled_s") else ""
+        text += f" from {span(s['settled_s'] * 1000)} on" if s.get("settled_s") else ""
         text += f", {s['slowdown']:.2f}x of the start" if s.get("slowdown") else ""
     if s.get("onset_s") is not None:
-        text += f" · slower from {units.duration(s['onset_s'] * 1000)} on"
+        text += f" · slower from {span(s['onset_s'] * 1000)} on"
     if s.get("throttled_s") is not None:
-        text += f" · throttled from {units.duration(s['throttled_s'] * 1000)} on"
+        text += f" · throttled from {span(s['throttled_s'] * 1000)} on"
     return text
 
 
@@ -193,3 +199,14 @@ def _trust(able: Sequence[Doc], names: Mapping[str, str]) -> Iterator[tuple[str,
     for name, g in graded[:1] if same else graded:
         who = "" if same else f" of {name}"
         yield f"trust {g['letter']}{who}: {'; '.join(g['reasons'])}", "yellow" if g["letter"] in "CD" else "dim"
+
+
+def _warnings(results: Sequence[Doc], names: Mapping[str, str]) -> Iterator[Text]:
+    """Each remark once, with whom it is about where it is not about all."""
+    about: dict[str, list[str]] = {}
+    for r in results:
+        for text in dict.fromkeys(r.get("warnings") or ()):
+            about.setdefault(text, []).append(names[r["model"]])
+    for text, who in about.items():
+        named = "" if len(who) == len(results) else f"{', '.join(who)}: "
+        yield Text(f"! {named}{text}", "yellow")
