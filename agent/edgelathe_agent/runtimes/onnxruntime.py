@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
-import tempfile
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +16,7 @@ from edgelathe_agent.protocol import AgentError
 from edgelathe_agent.runtimes import Engine, Entries, choice, entries, one_line, providers, shape
 from edgelathe_agent.runtimes.binding import Binding
 from edgelathe_agent.runtimes.placement import CPU, RECORD, placement
+from edgelathe_agent.trace import Profile
 
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool",
@@ -57,10 +56,12 @@ class Session(Engine):
         self._io_binding = choice(config, "io_binding", ("0", "1")) == "1"
         self._plan = providers.plan(provider, threads, config.provider, path, root, ort.__version__)
         there = self._asked in ort.get_available_providers()
-        self._profile = tempfile.TemporaryDirectory(prefix="profile-", dir=_room(root)) if profile else None
+        self._profile = Profile(root) if profile else None
         options = self._options(config, there)
         start = time.perf_counter()
         self._session = self._start(options, self._plan.chain if there else [(CPU, {})])
+        if self._profile is not None:
+            self._profile.hold()
         self.inputs = [_info(i) for i in self._session.get_inputs()]
         self.outputs = [_info(o) for o in self._session.get_outputs()]
         self._started = self._asked in self._session.get_providers()
@@ -129,23 +130,19 @@ class Session(Engine):
 
         return cuda.own_memory()
 
-    def profile_file(self) -> str:
-        """Ends the runtime's profile; the path of what it wrote, which goes with `close`."""
-        path: str = self._session.end_profiling()
-        return path
-
-    def close(self) -> None:
-        """The profile is gone."""
-        if self._profile is not None:
-            self._profile.cleanup()
+    def profile(self) -> Iterable[Dict[str, Any]]:
+        """The events of the session's own profile, which ends here."""
+        if self._profile is None:
+            raise AgentError("request", "the session was opened without a profile", "open it with `profile`")
+        self._session.end_profiling()
+        return self._profile.events()
 
     def _options(self, config: Entries, there: bool) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._plan.threads, 1
         options.log_severity_level = _ERROR_AND_ABOVE
         if self._profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = os.path.join(self._profile.name, "nodes")
+            options.enable_profiling, options.profile_file_prefix = True, self._profile.prefix
         try:
             for key, value in {**self._plan.entries, **config.session}.items():
                 options.add_session_config_entry(key, value)
@@ -183,12 +180,6 @@ class Session(Engine):
             self._session.run(None, feed)
         except Exception as e:
             raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
-
-
-def _room(root: str) -> str:
-    folder = os.path.join(root, "tmp")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    return folder
 
 
 def _info(arg: Any) -> Dict[str, Any]:
