@@ -10,7 +10,7 @@ import time
 from typing import List, Tuple
 
 #: All names that the agent, or the host for it, makes in its root.
-OURS = ("agent", "cas", "venv", "venv.new", "venvs", "tmp", "tune")
+OURS = ("agent", "cas", "engines", "venv", "venv.new", "venvs", "tmp", "tune")
 
 _STALE_SECONDS = 3600
 _held: List[int] = []
