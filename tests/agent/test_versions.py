@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgelathe_agent.protocol import RUNTIMES
+
 PACKAGE = Path(__file__).parents[2] / "agent" / "edgelathe_agent"
 
 
@@ -40,7 +42,17 @@ def test_every_module_compiles_and_the_agent_answers(start, archive, tmp_path, v
     probe = agent.ask("probe").head
     assert probe["python"] == agent.hello["python"]
     assert probe["cores"] >= 1
-    assert "load1" in agent.ask("sense").head
+    assert agent.ask("sense").head["time_ns"]["monotonic"] > 0
+    assert agent.ask("watch", seconds=0.01).head["power"] is None
+    assert agent.ask("have", sha256=[hashlib.sha256(data).hexdigest()]).head["sizes"]
+    assert agent.ask("tune", on=False).head["changed"] == []
+    for runtime in RUNTIMES:
+        if runtime not in [r["name"] for r in probe["runtimes"]]:
+            asked = {"runtime": runtime, "format": RUNTIMES[runtime].format, "model": agent.put(b"model")}
+            error = agent.refused("open", **asked)
+            assert error["kind"] == "missing"
+            assert runtime in error["what"]
+    assert agent.children() == []
     agent.ask("install", requirements=[], wheels=[])
     assert agent.ask("probe").head["executable"] == str(tmp_path / "root" / "venv" / "bin" / "python")
     assert agent.ask("wipe").head["left"] == []

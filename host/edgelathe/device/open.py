@@ -109,8 +109,11 @@ class Device:
         cold: bool = False,
         profile: bool = False,
     ) -> Session:
-        """Load a model on the device; `cold`: from the disk, not the page cache; `profile`: to be traced. Raises ModelFailure where the runtime refuses it or dies of it, or another
-        provider than `require_provider` runs it."""
+        """Load a model on the device; `cold`: from the disk, not the page cache; `profile`: to be traced.
+
+        Raises ModelFailure where the runtime refuses it or dies of it, or another provider than `require_provider` runs
+        it.
+        """
         limits = limits or Limits(memory_bytes=int(0.8 * self.probe.memory_bytes))
         sha256 = self._put(memoryview(model.data), model.sha256)
         session = Session(
