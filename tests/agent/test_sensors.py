@@ -28,7 +28,8 @@ def test_a_raspberry_pi_4(tmp_path):
     assert now == {
         "clocks_khz": {"cpu0": 600000}, "governors": {"cpu0": "ondemand"}, "temperatures_c": {"cpu-thermal": 48.199},
         "load1": 0.52, "throttled": False,
-        "throttle_why": ["under-voltage since boot", "throttled by the firmware since boot"], "throttle_count": None, "cpu_s": {"busy": 1500 / HERTZ, "idle": 8200 / HERTZ, "steal": 0.0},
+        "throttle_why": ["under-voltage since boot", "throttled by the firmware since boot"],
+        "throttle_count": None, "cpu_s": {"busy": 1500 / HERTZ, "idle": 8200 / HERTZ, "steal": 0.0},
         "swap_pages": {"in": 3, "out": 259}, "gpu_khz": None, "power_mode": None, "clocks_locked": False,
     }  # fmt: skip
 
