@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from edgelathe_agent.protocol import AgentError
 
@@ -103,3 +103,17 @@ def profiler(trt: Any) -> Any:
             self.layers.setdefault(name, []).append(int(ms * 1e6))
 
     return Profiler()
+
+
+def events(layers: Mapping[str, Sequence[int]], ops: Mapping[str, str]) -> Iterator[Dict[str, Any]]:
+    """Layer times in ns as `trace.by_node` reads them: in microseconds, one layer after the other."""
+    at = 0.0
+    for number in range(min(map(len, layers.values()), default=0)):
+        took = sum(ns[number] for ns in layers.values()) / 1e3
+        yield {"ph": "X", "name": "model_run", "ts": at, "dur": took}
+        for name, ns in layers.items():
+            args = {"op_name": ops.get(name, ""), "provider": "TensorRT"}
+            dur = ns[number] / 1e3
+            yield {"ph": "X", "cat": "Node", "name": name + "_kernel_time", "ts": at, "dur": dur, "args": args}
+            at += dur
+        at += 1.0

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import ctypes
 from statistics import median
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class Session(Engine):
     """One engine, one context, one stream; `run` copies in, computes, copies out and waits."""
 
     def __init__(self, trt: Any, plans: Plans, profile: bool) -> None:
-        self._trt, self._plans, self._profile = trt, plans, profile
+        self._trt, self._plans = trt, plans
+        self._profiler = trt_api.profiler(trt) if profile else None
         self._log = trt_api.log(trt)
         self._runtime = trt.Runtime(self._log)
         self._cuda = _cuda()
@@ -109,16 +110,11 @@ class Session(Engine):
         """What this process holds on the GPU."""
         return cuda.own_memory()
 
-    def trace(self, calls: Callable[[], None]) -> List[Dict[str, Any]]:
-        """Time of each layer in each call; a layer is what TensorRT made of the nodes, named after them."""
-        profiler = trt_api.profiler(self._trt)
-        self._io.context.profiler = profiler
-        calls()
-        ops = trtexec.operators(self._information())
-        return [
-            {"name": name, "op": ops.get(name, ""), "provider": PROVIDER, "ns": ns}
-            for name, ns in profiler.layers.items()
-        ]
+    def profile(self) -> Iterable[Dict[str, Any]]:
+        """The time of each layer in each call; a layer is what TensorRT made of the nodes, named after them."""
+        if self._profiler is None:
+            return super().profile()
+        return trt_api.events(self._profiler.layers, trtexec.operators(self._information()))
 
     def close(self) -> None:
         """The memory is given back."""
@@ -161,6 +157,8 @@ class Session(Engine):
         if self._engine is None:
             raise AgentError("model", self._log.last("the engine cannot be loaded"), "remove it from ROOT/engines")
         self._io, self._shapes = trt_api.tensors(self._engine), shapes
+        if self._profiler is not None:
+            self._io.context.profiler = self._profiler
         kinds = {name: _DTYPES.get(kind, kind) for name, kind in self._io.kinds.items()}
         self.inputs, self.outputs = (
             [{**i, "dtype": kinds.get(i["name"], i["dtype"])} for i in infos] for infos in (self.inputs, self.outputs)
@@ -183,7 +181,7 @@ class Session(Engine):
             flag = getattr(trt.BuilderFlag, names[option], None)  # FP16 and INT8 are gone in 11
             if on and flag is not None:
                 config.set_flag(flag)
-        if self._profile:
+        if self._profiler is not None:
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if shapes:
             profile = builder.create_optimization_profile()

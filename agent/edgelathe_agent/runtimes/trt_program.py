@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from statistics import median
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
 from edgelathe_agent.protocol import AgentError
-from edgelathe_agent.runtimes import Engine, trtexec
+from edgelathe_agent.runtimes import Engine, trt_api, trtexec
 from edgelathe_agent.runtimes.tensorrt import PROVIDER, Plans, Shapes, run
 
 #: Most calls of a block: a trace of them is read as text.
@@ -78,12 +78,13 @@ class Program(Engine):
         self._split = {name: int(median(values)) for name, values in parts.items()}
         return times.latency
 
-    def trace(self, calls: Callable[[], None]) -> List[Dict[str, Any]]:  # noqa: ARG002 - it makes its own
+    def profile(self) -> Iterable[Dict[str, Any]]:
         """Average time of each layer over a hundred calls of its own; a layer is what TensorRT made of the nodes."""
         self._sure()
         files = ("profile.json", "layers.json")
         self._call(trtexec.profile(self._program, self._plan, self._shapes or {}, self._files, 100, files))
-        return trtexec.layers(self._read(files[0]), self._read(files[1]))
+        layers = {name: [ns] for name, ns in trtexec.layers(self._read(files[0])).items()}
+        return trt_api.events(layers, trtexec.operators(self._read(files[1])))
 
     def close(self) -> None:
         """Its files go."""
