@@ -13,7 +13,7 @@ from edgelathe_agent.rails import Source, sources, why
 FASTEST, SLOWEST = 0.01, 0.25
 #: Largest share of the time that a sensor's readings may take.
 DUTY = 0.05
-#: Readings after which the sensor's own pace is looked at, and after as many again.
+#: The sensor's own pace is looked at after each of so many readings, then whenever as many more are there.
 _LEARN = 32
 
 
@@ -75,7 +75,7 @@ class _Track:
         self._t.append((begun + end) // 2 - start)
         self._values.append(value)
         self._costs.append(end - begun)
-        if len(self._t) % _LEARN == 1:
+        if len(self._t) <= _LEARN or len(self._t) % _LEARN == 0:
             self._pause = int(1e9 * self._pace())
         self.due = begun + self._pause
 

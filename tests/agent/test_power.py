@@ -308,15 +308,13 @@ def test_a_slow_sensor_is_found_out_and_read_less_often(orin):
     (chip / "power1_label").write_text("slow\n")
     with PowerWriter(chip / "power1_input", lambda s: 2 + s, every=0.12) as writer:
         meter = Meter(orin, ["slow"])
-        begun = time.monotonic()
         read_for(meter, 1.6)
         (found,) = meter.readings()
     assert found["refresh_s"] == pytest.approx(0.12, rel=0.5)
     assert len(found["values"]) < 80  # 160 at the fastest pace
     assert found["cost_us"] > 0
-    absolute = [begun + t / 1e9 for t in found["t_ns"]]
-    late = [w for t, w in writer.log if absolute[0] < t < absolute[-1]]
-    assert min(late) - 0.3 < found["values"][-1] <= max(w for _, w in writer.log)
+    written = {round(w * 1e6) for _, w in writer.log}
+    assert {round(v * 1e6) for v in found["values"]} <= written | {1}
 
 
 def test_a_program_that_takes_long_is_asked_seldom(tmp_path):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from edgelathe.core.claim import Claim
-from edgelathe.core.errors import UserError
-from edgelathe.device.open import Device
-from edgelathe.device.session import SINGLE, Load, Session, Timed
+from edgelathe.device.errors import AgentRefusal, ModelFailure
+from edgelathe.device.session import SINGLE, Load, Session
 from edgelathe.measure import watts
-from edgelathe.measure.meter import ExternalMeter
-from edgelathe.measure.rail import choose
+from edgelathe.measure.gauge import Gauge, Reading, gauge
 from edgelathe.measure.watts import Block, Window
+
+__all__ = ["Energy", "EnergyPlan", "Gauge", "gauge", "measure"]
 
 Tick = Callable[[float], None]
 
@@ -26,8 +25,8 @@ class EnergyPlan:
 
     Attributes:
         blocks: load windows, each between two idle ones; the interval comes from how much they differ.
-        window_s: of a load window; idle windows take as long between two blocks, and half of that at the ends. A slow
-            sensor makes them longer, up to `most_s`.
+        window_s: of a load window; idle windows take as long, the first half of that. A slow sensor makes them longer,
+            up to `most_s`.
         settle_s: after each change between idling and load, not counted.
     """
 
@@ -67,100 +66,6 @@ class Energy:
         }  # fmt: skip
 
 
-class Gauge(Protocol):
-    """What reads power while the device idles or runs a model."""
-
-    tier: Mapping[str, Any]
-
-    def idle(self, seconds: float) -> Reading:
-        """The device does nothing for so long."""
-
-    def load(self, session: Session, seconds: float, load: Load) -> tuple[Reading, Timed]:
-        """The session is called for so long."""
-
-
-class Reading(NamedTuple):
-    """One window. refresh_s: time between changes of the slowest source (None: unknown); why: what ended it early."""
-
-    window: Window
-    refresh_s: float | None
-    cost_us: float
-    why: str = ""
-
-
-@contextmanager
-def gauge(device: Device, rail: str | None = None, command: str | None = None) -> Iterator[Gauge]:
-    """The external meter that `command` runs on this host, else the device's sensor `rail` (None: its only total).
-
-    Raises UserError where there is none, or the choice is not clear: nothing has been measured then.
-    """
-    if device.probe.emulated:
-        what = (
-            f"is emulated ({device.probe.extra.get('emulated_why') or 'by its own word'}): it has no power of its own"
-        )
-        raise UserError(device.name, what, "measure energy on a real device")
-    if not command:
-        yield OnDevice(device, choose(device.probe, rail))
-        return
-    if rail is not None:
-        raise UserError("--rail", "is one of the device's own, --meter is given too", "leave one of them out")
-    with ExternalMeter(command) as meter:
-        yield OnHost(device, meter)
-
-
-class OnDevice:
-    """Reads the device's own sensors, on the device."""
-
-    def __init__(self, device: Device, sensors: Sequence[Mapping[str, Any]]) -> None:
-        self._device, self._labels = device, tuple(str(s["label"]) for s in sensors)
-
-        def joined(field: str) -> str:
-            return "+".join(dict.fromkeys(str(s.get(field) or "") for s in sensors))
-
-        self.tier: Mapping[str, Any] = {
-            "source": "device", "driver": joined("driver"), "rail": "+".join(self._labels), "scope": joined("scope"),
-            "kind": joined("kind"), "note": joined("note"),
-        }  # fmt: skip
-
-    def idle(self, seconds: float) -> Reading:
-        """`watch`."""
-        answer = self._device.client.request("watch", {"seconds": seconds, "meters": list(self._labels)}).head
-        return _reading(answer["power"], seconds)
-
-    def load(self, session: Session, seconds: float, load: Load) -> tuple[Reading, Timed]:
-        """`time`, with meters."""
-        timed = session.time(1, 1000 * seconds, load=replace(load, meters=self._labels))
-        return _reading(timed.more["power"], timed.more["wall_ns"] / 1e9), timed
-
-
-class OnHost:
-    """Reads an external meter here, while the device does its part there."""
-
-    def __init__(self, device: Device, meter: ExternalMeter) -> None:
-        self._device, self._meter = device, meter
-        self.tier: Mapping[str, Any] = {
-            "source": "meter", "driver": "meter", "rail": meter.command, "scope": "", "kind": "power",
-            "note": "all that the external meter measures",
-        }  # fmt: skip
-
-    def idle(self, seconds: float) -> Reading:
-        """Between two requests; only the middle of the time that the request took counts."""
-        begun = self._meter.now()
-        self._device.client.request("watch", {"seconds": seconds, "meters": []})
-        return self._between(begun, self._meter.now(), seconds)
-
-    def load(self, session: Session, seconds: float, load: Load) -> tuple[Reading, Timed]:
-        """The same for calls; how long they took together is the device's word."""
-        begun = self._meter.now()
-        timed = session.time(1, 1000 * seconds, load=load)
-        return self._between(begun, self._meter.now(), timed.more["wall_ns"] / 1e9), timed
-
-    def _between(self, begun: float, ended: float, inside: float) -> Reading:
-        slack = max(0.0, ended - begun - inside)  # of the link, at either end
-        trace = self._meter.trace(ended)
-        return Reading(Window((trace,), begun + slack, ended - slack), self._meter.refresh_s(), 0.0)
-
-
 def measure(
     by: Gauge, session: Session, *, load: Load = SINGLE, samples: int = 1,
     plan: EnergyPlan | None = None, tick: Tick = lambda part: None,
@@ -177,7 +82,8 @@ def measure(
     """
     plan = plan or EnergyPlan()
     taken = _take(by, session, load, samples, plan, tick)
-    return _judge(taken, by.tier, load)
+    found = _judge(taken, by.tier, load)
+    return replace(found, warnings=(*found.warnings, *by.warnings))
 
 
 @dataclass
@@ -196,42 +102,62 @@ class _Taken:
 
 
 def _take(by: Gauge, session: Session, load: Load, samples: int, plan: EnergyPlan, tick: Tick) -> _Taken:
-    """Idle windows between two blocks are cut in halves, so that no reading counts for two blocks."""
-    taken, settle = _Taken([], [], []), plan.settle_s
-    session.time(1, 1000 * settle, load=load)
-    first = by.idle(2 * settle + plan.window_s / 2)
-    window_s, settle = _long(first, plan)
-    if window_s > plan.window_s:
-        first = by.idle(2 * settle + window_s / 2)
-    taken.idle.append(first)
-    for number in range(plan.blocks):
-        tick(number / plan.blocks)
-        session.time(1, 1000 * settle, load=load)
-        under, timed = by.load(session, window_s, load)
-        taken.load.append(under)
-        last = number == plan.blocks - 1
-        between = by.idle(settle + window_s / 2 + (0 if last else window_s / 2))
-        taken.idle.append(between)
-        taken.reason = next((r.why for r in (taken.idle[-2], under, between) if r.why), "")
-        if taken.reason:
-            break
-        before = taken.idle[-2].window
-        begun = before.start + settle if number == 0 else (before.start + settle + before.end) / 2
-        after = between.window
-        ended = after.end if last else (after.start + settle + after.end) / 2
-        parts = (before.cut(begun, before.end), under.window, after.cut(after.start + settle, ended))
-        idle, busy, again = (w.watts() for w in parts)
-        if idle is not None and busy is not None and again is not None:
-            wall_s = timed.more["wall_ns"] / 1e9
-            taken.blocks.append(Block(idle, busy, again, wall_s, len(timed.ns) * samples))
-        taken.throttled += bool(timed.conditions.get("throttled"))
+    """All blocks; fewer where the sensor gave up."""
+    taken = _Taken([], [], [])
+    try:
+        session.time(1, 1000 * plan.settle_s, load=load)
+        first = by.idle(2 * plan.settle_s + plan.window_s / 2)
+        window_s, settle = _long(first, plan)
+        if window_s > plan.window_s:
+            first = by.idle(2 * settle + window_s / 2)
+        taken.idle.append(first)
+        while len(taken.blocks) < plan.blocks and len(taken.load) < 2 * plan.blocks and not taken.reason:
+            tick(len(taken.blocks) / plan.blocks)
+            if not _one(by, session, load, samples, taken, (window_s, settle)):
+                window_s = max(window_s, min(2 * window_s, plan.most_s))  # readings come slower than they seemed to
+    except AgentRefusal as e:
+        if isinstance(e, ModelFailure) or e.kind != "request":
+            raise
+        taken.reason = e.what  # the sensor went between two windows
     tick(1.0)
     return taken
 
 
+def _one(by: Gauge, session: Session, load: Load, samples: int, taken: _Taken, spans: tuple[float, float]) -> bool:
+    """One more block; whether its windows had readings enough.
+
+    An idle window between two blocks is cut in halves: no reading counts for two blocks.
+    """
+    window_s, settle = spans
+    before, first = taken.idle[-1].window, not taken.load
+    session.time(1, 1000 * settle, load=load)
+    under, timed = by.load(session, window_s, load)
+    between = by.idle(settle + window_s)
+    taken.reason = next((r.why for r in (taken.idle[-1], under, between) if r.why), "")
+    taken.load.append(under)
+    taken.idle.append(between)
+    taken.throttled += bool(timed.conditions.get("throttled"))
+    after = between.window
+    begun, ended = (_middle(w, settle) for w in (before, after))
+    parts = (
+        before.cut(before.start + settle if first else begun, before.end),
+        under.window,
+        after.cut(after.start + settle, ended),
+    )
+    idle, busy, again = (w.watts() for w in parts)
+    if taken.reason or idle is None or busy is None or again is None:
+        return False
+    taken.blocks.append(Block(idle, busy, again, timed.more["wall_ns"] / 1e9, len(timed.ns) * samples))
+    return True
+
+
+def _middle(window: Window, settle: float) -> float:
+    return (window.start + settle + window.end) / 2
+
+
 def _long(first: Reading, plan: EnergyPlan) -> tuple[float, float]:
-    """Seconds of a window in which even a slow sensor has ten values, and until it shows a change."""
-    slow, most = first.refresh_s or 0.0, max(plan.most_s, plan.window_s)
+    """Seconds of a window in which even a slow or costly sensor has ten values, and until it shows a change."""
+    slow, most = max(first.refresh_s or 0.0, first.every_s), max(plan.most_s, plan.window_s)
     return min(max(plan.window_s, 10 * slow), most), min(max(plan.settle_s, 2 * slow), most / 4)
 
 
@@ -279,13 +205,5 @@ def _tier(taken: _Taken) -> dict[str, Any]:
         "idle_s": seconds(taken.idle), "load_s": seconds(taken.load), "windows": len(taken.blocks),
         "idle_w": fmean(b.idle for b in taken.blocks) if taken.blocks else None,
         "load_w": fmean(b.load for b in taken.blocks) if taken.blocks else None,
-        "sampling_share": rate * fmean(r.cost_us for r in taken.readings) / 1e6,
+        "sampling_share": rate * fmean(r.cost_us for r in taken.load) / 1e6 if taken.load else None,
     }  # fmt: skip
-
-
-def _reading(power: Sequence[Mapping[str, Any]], seconds: float) -> Reading:
-    traces = tuple(watts.trace(p) for p in power)
-    ended = next((f"{p['label']}: {p['why']}" for p in power if p["why"]), "")
-    slow = [float(p["refresh_s"]) for p in power if p["refresh_s"]]
-    cost = sum(float(p["cost_us"] or 0) for p in power)
-    return Reading(Window(traces, 0.0, seconds), max(slow, default=None), cost, ended)
