@@ -1,0 +1,154 @@
+"""Whether `bench` tells the truth: against a bare loop, a model against itself, a model made slower, again and again.
+
+`EDGELATHE_BENCH_RUNS` scales the number of runs (1: as the document says; 0.1: a tenth).
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import sys
+import time
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgelathe.core import dataset
+from edgelathe.core.device import SessionOptions, Target
+from edgelathe.device.open import LOCAL, open_device
+from edgelathe.measure.bench import bench_document
+from edgelathe.measure.plan import Job
+from edgelathe.model import io
+from support import sshd
+
+pytestmark = pytest.mark.bench
+
+CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
+SCALE = float(os.environ.get("EDGELATHE_BENCH_RUNS", "1"))
+MIRROR = {"faster": "slower", "slower": "faster"}
+QUICK = Job(min_ms=300, max_ms=2000, cool_down_ms=0)
+
+
+def runs(count):
+    return max(2, round(count * SCALE))
+
+
+@pytest.fixture(scope="module")
+def device():
+    with open_device(LOCAL) as opened:
+        yield opened
+
+
+def chain(layers, width=192):
+    """A network of equal layers: one with 5% more layers takes 5% more time."""
+    rng = np.random.default_rng(0)
+    weights = numpy_helper.from_array((rng.normal(size=(width, width)) / np.sqrt(width)).astype(np.float32), "w")
+    nodes = [helper.make_node("MatMul", [f"t{i}", "w"], [f"t{i + 1}"]) for i in range(layers)]
+    tensor = helper.make_tensor_value_info
+    ends = [tensor(f"t{i}", TensorProto.FLOAT, [32, width]) for i in (0, layers)]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return io.from_bytes(model.SerializeToString(), "onnx", f"{layers} layers")
+
+
+def verdict(device, models, job):
+    named = [(f"{i} {model.name}", model) for i, model in enumerate(models)]
+    document = bench_document(device, named, [CPU] * len(models), None, job)
+    (row,) = document["comparisons"]
+    return row["verdict"], row, sum(r["latency_ms"]["n"] * r["latency_ms"]["mean"] for r in document["results"]) / 1000
+
+
+def bare(model, x, seconds):
+    """Median of a loop over ONNX Runtime alone, in ms."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
+    session = ort.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    feed, times = {session.get_inputs()[0].name: x}, []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter_ns()
+        session.run(None, feed)
+        times.append(time.perf_counter_ns() - start)
+    return float(np.median(times[len(times) // 5 :])) / 1e6
+
+
+def test_fidelity_against_a_bare_loop(data_dir, device, tmp_path):
+    """In turns: here, over ssh, and the bare loop."""
+    files = {
+        "ResNet8": ("cifar10_resnet8/model.onnx", "cifar10_resnet8/eval.npz"),
+        "MobileNetV2 CIFAR": ("cifar10_mobilenetv2/model.onnx", None),
+        "MobileNetV2 224": ("imagenet_mobilenetv2/model.onnx", None),
+    }
+    job = Job(min_ms=1500, cool_down_ms=0)
+    print(f"\n{'model':18} {'bare ms':>9} {'here':>8} {'over ssh':>9}")
+    with sshd.sshd(tmp_path / "sshd") as server:
+        server.trust()
+        board = Target("board", f"ssh://{server.name}", root=str(tmp_path / "root"), python=sys.executable)
+        with open_device(board, ssh_config=server.config) as far:
+            for title, (file, data) in files.items():
+                model = io.load(data_dir / file)
+                samples = dataset.take(dataset.load(data_dir / data), np.arange(1)) if data else None
+                (tensor,) = model.signature.inputs
+                x = (
+                    dataset.bind(samples, model.signature, title).inputs[tensor.name]
+                    if samples
+                    else np.random.default_rng(0).random([n or 1 for n in tensor.shape], np.float32)
+                )
+                rows = []
+                for _ in range(runs(6)):
+                    ours = [
+                        bench_document(d, [(title, model)], [CPU], samples, job)["results"][0]["latency_ms"]["p50"]
+                        for d in (device, far)
+                    ]
+                    rows.append((bare(model, x, 1.5), *ours))
+                table = np.array(rows)
+                ratios = np.median(table[:, 1:] / table[:, :1], axis=0)
+                print(f"{title:18} {np.median(table[:, 0]):9.3f} {ratios[0]:7.3f}x {ratios[1]:8.3f}x")
+
+
+def test_a_model_against_itself(data_dir, device):
+    model = io.load(data_dir / "cifar10_resnet8" / "model.onnx")
+    counts: collections.Counter[str] = collections.Counter()
+    total = runs(200)
+    for seed in range(total):
+        counts[verdict(device, [model, model], Job(**{**vars(QUICK), "seed": seed}))[0]] += 1
+    wrong = counts["faster"] + counts["slower"]
+    print(f"\nA/A, {total} comparisons: {wrong / total:.1%} faster or slower, {dict(counts)}")
+    assert wrong <= 0.075 * total + 2 * np.sqrt(total * 0.075)
+
+
+@pytest.mark.parametrize(("layers", "more", "job", "count"), [
+    (40, 42, Job(cool_down_ms=0), 20), (100, 102, Job(max_ms=60_000, cool_down_ms=0), 10),
+])  # fmt: skip
+def test_a_slower_model_is_found_whichever_comes_first(device, layers, more, job, count):
+    a, b, total = chain(layers), chain(more), runs(count)
+    found, agreed, spent = 0, 0, []
+    for seed in range(total):
+        this = Job(**{**vars(job), "seed": seed})
+        first, row, seconds = verdict(device, [a, b], this)
+        second, _, _ = verdict(device, [b, a], this)
+        found += first == "slower"
+        agreed += first == MIRROR.get(second, second)
+        spent.append(seconds)
+    print(
+        f"\n{more / layers - 1:.0%} slower: found in {found} of {total} (last {row['ratio']:.3f}x "
+        f"[{row['low']:.3f}, {row['high']:.3f}]), orders agree in {agreed}, {np.median(spent):.1f} s of calls a run"
+    )
+
+
+def test_intervals_cover_across_runs(data_dir, device):
+    """Of one model measured again and again: how many intervals hold the median of all runs together."""
+    model, total = io.load(data_dir / "cifar10_resnet8" / "model.onnx"), runs(40)
+    rows = []
+    for seed in range(total):
+        document = bench_document(device, [("a", model)], [CPU], None, Job(min_ms=1000, cool_down_ms=0, seed=seed))
+        rows.append(document["results"][0]["latency_ms"])
+    for name in ("p50", "p95"):
+        truth = float(np.median([row[name] for row in rows]))
+        held = sum(row[f"{name}_ci"][0] <= truth <= row[f"{name}_ci"][1] for row in rows)
+        spread = np.percentile([row[name] for row in rows], [5, 95]) / truth
+        print(
+            f"\n{name}: {held} of {total} intervals hold {truth:.4f} ms; runs spread {spread[0]:.3f} to {spread[1]:.3f}"
+        )
