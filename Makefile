@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-all bench lint format docs wheel system-deps clean
+# Which tests `make test` runs. CI adds the slow ones on the emulated Arm device: 'not bench and (arm or not slow)'.
+SELECT ?= not slow and not bench
+
+.PHONY: help demo test test-all test-arm bench lint format docs wheel system-deps clean
 
 help:            ## this list
 	@awk -F'##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +26,13 @@ demo: $(BIN)/edgelathe ## the whole loop on a bundled model, on this machine
 	$(BIN)/edgelathe demo -o demo
 
 test: lint       ## lint, type-check and test (no slow tests)
-	$(BIN)/python -m pytest -m 'not slow and not bench'
+	$(BIN)/python -m pytest -m '$(SELECT)'
 
 test-all: lint   ## the same with the slow tests
 	$(BIN)/python -m pytest -m 'not bench'
+
+test-arm: $(VENV)/.dev ## those on an emulated Arm device, all
+	$(BIN)/python -m pytest -m arm tests
 
 bench: $(VENV)/.dev ## the benchmarks, side by side
 	$(BIN)/python -m pytest -m bench -s tests/bench
@@ -49,7 +55,7 @@ wheel: $(VENV)/.dev ## dist/*.whl: host, agent payload and profiles
 
 system-deps:     ## Debian packages that the tests need (run as root)
 	apt-get update -q
-	apt-get install -q -y --no-install-recommends openssh-server openssh-client procps
+	apt-get install -q -y --no-install-recommends openssh-server openssh-client procps qemu-user-static
 
 clean:           ## what was built
 	rm -rf $(VENV) dist build demo

@@ -4,10 +4,10 @@
         board.ssh("uname", "-m")
 
 It runs in namespaces of its own, so nothing of the machine changes and no root is needed; qemu emulates the processor.
-It dies with the process that made it. What it lacks is told by `Unavailable`. See docs/testing.md.
+It dies with the process that made it. What it lacks is told by `NoArmError`. See docs/testing.md.
 """
 
 from support.aarch64.device import Arm, device, why_not
-from support.aarch64.root import Built, Unavailable, build, cache
+from support.aarch64.root import Built, NoArmError, build, cache
 
-__all__ = ["Arm", "Built", "Unavailable", "build", "cache", "device", "why_not"]
+__all__ = ["Arm", "Built", "NoArmError", "build", "cache", "device", "why_not"]

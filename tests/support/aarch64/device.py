@@ -16,7 +16,6 @@ from pathlib import Path
 
 from support import sshd
 from support.aarch64 import made_up
-from support.aarch64.root import Unavailable
 
 CPU = "cortex-a72"
 QEMU = "qemu-aarch64-static"
@@ -67,7 +66,7 @@ class Arm(sshd.Sshd):
             raise RuntimeError(f"the Arm device does not start:\n{self.log}") from None
 
     def cut_power(self) -> None:
-        """Everything on it is gone at once: SIGKILL to its pid 1, whose end the kernel delays until all others ended."""
+        """Everything on it is gone at once: SIGKILL to its pid 1, which ends after all others."""
         for pid in sshd.children(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -99,7 +98,9 @@ class Arm(sshd.Sshd):
     def ssh(self, *words: str, code: int = 0, limit: float = 60) -> str:
         """What a command prints there, run by OpenSSH's own client."""
         argv = ["ssh", "-F", str(self.config), "-o", "BatchMode=yes", self.name, *words]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=limit, check=False, stdin=subprocess.DEVNULL
+        )
         assert done.returncode == code, f"exit {done.returncode}: {words}\n{done.stderr}"
         return done.stdout
 
@@ -114,6 +115,16 @@ class Arm(sshd.Sshd):
     def clock(self, khz: int) -> None:
         """Set the clock of its processors."""
         self.set("devices/system/cpu/cpufreq/policy0/scaling_cur_freq", khz)
+
+    def throttle(self, state: int) -> None:
+        """Let the kernel's cooling hold its clock down, 0: not."""
+        self.set("class/thermal/cooling_device0/cur_state", state)
+
+    def cool(self) -> None:
+        """Temperature, clock and cooling as after booting."""
+        self.heat(made_up.CELSIUS)
+        self.clock(made_up.KHZ)
+        self.throttle(0)
 
     def _connections(self) -> list[int]:
         servers = [pid for pid in self.processes("sshd") if "-D" in _cmdline(pid)]
@@ -174,7 +185,10 @@ def _borrow(host: Path) -> None:
     """The host's sshd with its libraries, and qemu with a fixed processor in front of it where a compiler is here."""
     server = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     assert server
-    programs = [Path(server), *(p for n in ("sshd-session", "sshd-auth") if (p := Path("/usr/lib/openssh", n)).exists())]
+    programs = [
+        Path(server),
+        *(p for n in ("sshd-session", "sshd-auth") if (p := Path("/usr/lib/openssh", n)).exists()),
+    ]
     for program in programs:
         shutil.copy(program, host)
         for library in re.findall(r"(/\S+)", subprocess.check_output(["ldd", str(program)], text=True)):
@@ -191,7 +205,7 @@ def _borrow(host: Path) -> None:
 
 
 def _configure(host: Path, port: int) -> None:
-    """The server's config. QEMU_CPU serves where no compiler is here: it holds until a program clears its environment."""
+    """The server's config. QEMU_CPU is for machines without a compiler: programs may clear it."""
     newer = "SshdSessionPath /run/host/sshd-session\n" if (host / "sshd-session").exists() else ""
     newer += "SshdAuthPath /run/host/sshd-auth\n" if (host / "sshd-auth").exists() else ""
     (host / "sshd_config").write_text(

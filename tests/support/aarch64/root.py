@@ -1,8 +1,7 @@
-"""An aarch64 root folder and wheels for it, without root and without emulation: `python tests/support/aarch64/root.py`.
+"""An aarch64 root folder and wheels for it, without root and emulation: `python tests/support/aarch64/root.py`.
 
-Packages come from the Debian mirror that this machine's apt uses, wheels from the index that its pip uses. The result is
-cached under a name that hashes all that decides it: a second call finds it there. Folders: `root`, what the device
-shares; `wheels`, for `device install --wheels`; `archives`, packages for the next build.
+Packages come from the Debian mirror that this machine's apt uses, wheels from the index that its pip uses. The result
+is cached under a name that hashes all that decides it: a second call finds it there.
 """
 
 from __future__ import annotations
@@ -20,13 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-#: What a small board's system has; apt adds what these need. Neither pip nor ensurepip: installing must not rely on them.
+#: What a small board's system has; apt adds what these need. Neither pip nor ensurepip: installing may not need them.
 PACKAGES = (
     "bash", "coreutils", "dash", "findutils", "grep", "gzip", "libc-bin", "libstdc++6", "openssh-sftp-server", "procps",
     "python3", "sed", "tar", "usr-is-merged", "util-linux",
 )  # fmt: skip
 #: Drawn in by the scripts of packages, which do not run here, or needed by nothing that does.
-_LEFT_OUT = re.compile(r"debconf|perl|tzdata|dpkg|media-types|sensible-utils|adduser|passwd|openssh-client|libpam|libdb")
+_LEFT_OUT = re.compile(
+    r"debconf|perl|tzdata|dpkg|media-types|sensible-utils|adduser|passwd|openssh-client|libpam|libdb"
+)
 _NO_FILES = ("doc", "man", "locale", "info", "lintian", "bash-completion")
 _ETC = {
     "passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"
@@ -37,7 +38,7 @@ _ETC = {
 RUNTIMES = ("onnxruntime", "ai-edge-litert")
 
 
-class Unavailable(Exception):
+class NoArmError(Exception):
     """What this machine lacks for an Arm device; no fault of the code."""
 
 
@@ -56,9 +57,9 @@ def cache() -> Path:
 
 
 def build(folder: Path) -> Built:
-    """The root and wheels under `folder`, made where they are not there yet. Raises Unavailable."""
+    """The root and wheels under `folder`, made where they are not there yet. Raises NoArmError."""
     if platform.machine() != "x86_64":
-        raise Unavailable(f"the Arm device is built on x86_64, this is {platform.machine()}")
+        raise NoArmError(f"the Arm device is built on x86_64, this is {platform.machine()}")
     release = _release()
     place = folder / f"aarch64-{release}-{_stamp(release)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,19 +98,19 @@ def _release() -> str:
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )  # fmt: skip
     if told.get("ID", "").strip('"') != "debian":
-        raise Unavailable("the Arm device is made from Debian's packages, this machine is no Debian")
+        raise NoArmError("the Arm device is made from Debian's packages, this machine is no Debian")
     return told["VERSION_CODENAME"].strip('"')
 
 
 def _run(*argv: object, cwd: Path | None = None, why: str) -> str:
-    """What a program prints. Raises Unavailable with its last line."""
+    """What a program prints. Raises NoArmError with its last line."""
     try:
         done = subprocess.run([*map(str, argv)], cwd=cwd, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise Unavailable(f"{why}: {argv[0]} is not here") from None
+        raise NoArmError(f"{why}: {argv[0]} is not here") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-        raise Unavailable(f"{why}: {said[-1][:300]}")
+        raise NoArmError(f"{why}: {said[-1][:300]}")
     return done.stdout
 
 
@@ -150,7 +151,7 @@ def _mirror(release: str) -> str:
         name, component, site = line.split()
         if (name, component) == (release, "main"):
             return site
-    raise Unavailable(f"apt's sources have no main component of {release}")
+    raise NoArmError(f"apt's sources have no main component of {release}")
 
 
 def _unpack(deb: Path, root: Path) -> None:
@@ -160,12 +161,12 @@ def _unpack(deb: Path, root: Path) -> None:
         if not (root / name).is_symlink():
             (root / name).symlink_to(f"usr/{name}")
     left_out = [f"--exclude=./usr/share/{n}" for n in _NO_FILES]
-    files = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
     tar = ["tar", "-x", "-C", str(root), "--keep-directory-symlink", "--no-same-owner", *left_out]
-    subprocess.run(tar, stdin=files.stdout, check=True)
-    if files.wait():
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as files:
+        done = subprocess.run(tar, stdin=files.stdout, check=False)
+    if files.returncode or done.returncode:
         deb.unlink()
-        raise Unavailable(f"{deb.name} is damaged; it is fetched again next time")
+        raise NoArmError(f"{deb.name} is damaged; it is fetched again next time")
 
 
 def _finish(root: Path) -> tuple[int, int]:
@@ -196,7 +197,7 @@ def _wheels(folder: Path, python: tuple[int, int], glibc: int) -> None:
             pip = (sys.executable, "-m", "pip", "download", "-q", "-d", folder)
             _run(*pip, *options, *requirements, why="no aarch64 wheels from pip's index")
             return
-        except Unavailable:
+        except NoArmError:
             if not left:
                 raise
 
@@ -212,6 +213,6 @@ if __name__ == "__main__":
     begun = time.perf_counter()
     try:
         built = build(cache())
-    except Unavailable as e:
+    except NoArmError as e:
         sys.exit(f"NO ARM DEVICE HERE: {e}")
     print(f"{built.root.parent} · {time.perf_counter() - begun:.1f} s")
