@@ -21,6 +21,8 @@ Answer = Tuple[Head, bytes]
 _IMPORT_SECONDS = 120.0
 #: Most calls of a session at once: each has a thread and buffers.
 MOST_STREAMS = 256
+#: Seconds between looks at a child that is timed, where no meter is read: it must not feel the agent.
+SELDOM = 0.25
 
 
 def _probe(agent: Agent, _: Head, __: bytes) -> Answer:
@@ -168,15 +170,14 @@ def _time(agent: Agent, head: Head, _: bytes) -> Answer:
     _within(head, first=(0, None), calls=(0, None), min_ms=(0, None), samples=(0, None), period_ms=(0, None))
     meter = Meter("/", head["meters"])
     before = sense("/")
-    # Without a meter seldom: what is timed must not feel the agent.
-    answer = agent.ask_session(head, every=meter.interval or 0.25, tick=meter.take)
+    answer = agent.ask_session(head, every=meter.interval or SELDOM, tick=meter.take)
     after = sense("/")
     return {**answer.head, "conditions": conditions(before, after), "power": meter.readings()}, answer.body
 
 
 def _trace(agent: Agent, head: Head, _: bytes) -> Answer:
     _within(head, first=(0, None), calls=(0, None))
-    answer = agent.ask_session(head)
+    answer = agent.ask_session(head, every=SELDOM)
     return answer.head, answer.body
 
 

@@ -37,6 +37,12 @@ def test_the_agent_greets_first(agent, tmp_path):
     assert "onnxruntime" in hello["runtimes"]
 
 
+def traced(agent, model: bytes, inputs: dict) -> dict:
+    number = agent.open(model, profile=True)["session"]
+    agent.ask("feed", session=number, inputs=inputs)
+    return agent.ask("trace", session=number, first=0, calls=1).head
+
+
 def test_answers_have_the_fields_of_the_table_and_no_others(agent, linear):
     session = agent.open(linear)
     name = agent.put(np.zeros((2, 4), np.float32).tobytes())
@@ -49,12 +55,11 @@ def test_answers_have_the_fields_of_the_table_and_no_others(agent, linear):
         "time": agent.ask("time", session=1, first=0, calls=1, min_ms=0).head,
         "infer": agent.ask("infer", session=1, first=0, count=1).head,
         "watch": agent.ask("watch", seconds=0).head, "tune": agent.ask("tune", on=False).head,
-        "close": agent.ask("close", session=1).head, "install": agent.ask("install", requirements=[], wheels=[]).head,
+        "trace": traced(agent, linear, inputs), "close": agent.ask("close", session=1).head,
+        "install": agent.ask("install", requirements=[], wheels=[]).head,
         "wipe": agent.ask("wipe").head,
     }  # fmt: skip
-    assert {v: set(a) - {"id", "ok"} for v, a in answers.items()} == {
-        v: set(VERBS[v].answer) for v in VERBS if v != "trace"
-    }
+    assert {v: set(a) - {"id", "ok"} for v, a in answers.items()} == {v: set(VERBS[v].answer) for v in VERBS}
 
 
 def test_requests_sent_ahead_are_answered_in_order(agent):

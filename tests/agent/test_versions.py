@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgelathe_agent.protocol import RUNTIMES
@@ -27,6 +28,32 @@ def interpreter(version: str) -> str:
         if said.returncode == 0 and said.stdout.startswith(version + "."):
             return python
     pytest.skip(f"NO PYTHON {version} HERE: the agent is not tested on it")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_a_model_runs_with_the_newest_runtime_for_this_python(start, data_dir, tmp_path, version):
+    subprocess.run([interpreter(version), "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "numpy", "onnxruntime"]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NO RUNTIME FOR PYTHON {version} TO BE HAD: {done.stderr.strip()[-200:]}")
+    agent = start([python, "-W", "error", "-m", "edgelathe_agent"])
+    with np.load(data_dir / "cifar10_resnet8" / "eval.npz") as z:
+        x = z["x"][:8].astype(np.float32)
+    model = (data_dir / "cifar10_resnet8" / "model.onnx").read_bytes()
+    assert agent.open(model, cold=True, cpus=[min(os.sched_getaffinity(0))])["provider"] == "CPUExecutionProvider"
+    agent.feed(1, input=x, batch=2, streams=2)
+    for load in ({}, {"samples": 16}, {"period_ms": 2}):
+        assert agent.ask("time", session=1, calls=3, **load).head["calls"] == 3
+    assert agent.infer(1, 8)[0].shape == (8, 10)
+    assert agent.ask("close", session=1).head["peak_bytes"] > 0
+    agent.open(model, profile=True)
+    agent.feed(2, input=x)
+    agent.ask("trace", session=2, first=0, calls=2)
+    assert b'"nodes"' in agent.ask("trace", session=2, first=0, calls=0).body
+    assert agent.end() == 0
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])

@@ -16,7 +16,7 @@ from edgelathe.core.device import SessionOptions, Target
 from edgelathe.core.errors import UserError
 from edgelathe.device.errors import AgentRefusal, ConnectionLost, ModelFailure
 from edgelathe.device.open import open_device, resolve
-from edgelathe.device.session import Closed, Limits
+from edgelathe.device.session import Closed, Limits, Load
 from edgelathe.measure.interleave import BenchPlan, bench
 from edgelathe.measure.stream import evaluate
 from edgelathe.model.types import Model
@@ -108,6 +108,30 @@ def test_outputs_over_ssh_are_those_of_the_local_device(options, name, local, bo
             assert s.close() == s.close() != Closed()
     assert answers[0].shape == (40, 10)
     np.testing.assert_array_equal(*answers)
+
+
+def test_a_load_of_batches_streams_and_pauses_reaches_the_device(local, digits, samples):
+    with open_device(local) as device, device.open_session(digits, CPU, cold=True) as s:
+        assert s.feed({"input": samples[:30].astype(np.float32)}, batch=4, streams=2) == 30
+        offline = s.time(calls=3, load=Load(samples=64))
+        assert len(offline.ns) == 3
+        paced = s.time(calls=4, load=Load(period_ms=5))
+        assert paced.more["wall_ns"] >= 3 * 5e6
+        assert 0 <= paced.more["late"] <= 3
+        assert paced.more["cpu_ns"] > 0
+        assert (paced.more["power"], paced.more["split"]) == (None, None)
+        closed = s.close()
+    assert closed.peak_bytes > 0
+    assert closed.pss_bytes is None or closed.pss_bytes > 0
+    assert closed.gpu_bytes is None
+
+
+def test_chosen_cpus_are_asked_for_and_those_that_are_not_there_refused(local, digits):
+    with open_device(local) as device:
+        with device.open_session(digits, replace(CPU, cpus=(min(os.sched_getaffinity(0)),))) as s:
+            assert s.version
+        with pytest.raises(AgentRefusal, match="no CPU 4096"):
+            device.open_session(digits, replace(CPU, cpus=(4096,)))
 
 
 def test_arrays_travel_once(local, digits, samples):
