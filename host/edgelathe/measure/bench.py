@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -108,7 +107,7 @@ def _in_a_row(device: Device, found: Sequence[Subject], job: Job, tick: Tick) ->
     try:
         for number, m in enumerate(outcome.measured):
             if number and job.cool_down_ms:
-                cool_down(device, job.cool_down_ms, tick, clock=time.monotonic)
+                cool_down(device, job.cool_down_ms, tick)
             with opened(device, [m.subject], job.scenario, job.require_provider) as (got,):
                 if not isinstance(got, Opened):
                     m.error = got

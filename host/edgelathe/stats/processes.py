@@ -47,12 +47,12 @@ def spread(groups: Sequence[BlocksNs], name: str = "p50") -> Spread:
 
 
 def summarize(groups: Sequence[BlocksNs]) -> Latency:
-    """Of all samples; intervals wide enough for another process (see `reach`), and never narrower than those within."""
+    """Of all samples; the intervals are about the next process, not about these (see `reach`)."""
     whole = latency.summarize([b for g in groups for b in g])
     ci = {}
     for name in STATISTICS:
-        value, within, r = getattr(whole, name), whole.ci[name], reach(_by_process(groups, name), 0.025)
-        ci[name] = Interval(min(within.low, value - r), max(within.high, value + r))
+        value, r = getattr(whole, name), reach(_by_process(groups, name), 0.025)
+        ci[name] = Interval(value - r, value + r)
     return replace(whole, ci=ci)
 
 
@@ -60,7 +60,7 @@ def claim(groups: Sequence[BlocksNs], name: str) -> Claim:
     """One statistic in ms, with one-sided 95% bounds as wide as `summarize` makes its intervals."""
     whole = latency.claim([b for g in groups for b in g], name)
     r = reach(_by_process(groups, name), 0.05)
-    return replace(whole, lower=min(whole.lower, whole.value - r), upper=max(whole.upper, whole.value + r))
+    return replace(whole, lower=whole.value - r, upper=whole.value + r)
 
 
 def reach(values: Sequence[float], alpha: float) -> float:
