@@ -108,7 +108,7 @@ def timing(text: str) -> Timing:
 
 def outputs(text: str) -> Dict[str, Tuple[List[int], List[float]]]:
     """Of `--exportOutput`: dimensions and values of each output, as text of six digits. Raises ValueError."""
-    plain = re.sub(r"(?<![\w\"])(-?)(?:inf|nan)\b", lambda m: m[1] + _JSON[m[0].lstrip("-")], text)
+    plain = re.sub(r"(?<=[\[,] )(-?)(inf|nan)(?= ?[,\]])", lambda m: m[1] + _JSON[m[2]], text)
     found = {}
     for row in json.loads(plain):
         dims = [int(d) for d in re.findall(r"\d+", row["dimensions"])]
@@ -121,7 +121,7 @@ _JSON = {"inf": "Infinity", "nan": "NaN"}
 
 def layers(text: str) -> Dict[str, int]:
     """Of `--exportProfile`: the average time of each layer in a call, in ns. Raises ValueError."""
-    return {str(row["name"]): int(row["averageMs"] * 1e6) for row in json.loads(text) if "name" in row}
+    return {str(row["name"]): round(row["averageMs"] * 1e6) for row in json.loads(text) if "name" in row}
 
 
 def operators(info: str) -> Dict[str, str]:
@@ -152,4 +152,4 @@ def _shapes(shapes: Mapping[str, Sequence[int]]) -> List[str]:
 
 
 def _ns(rows: Sequence[Mapping[str, float]], key: str) -> List[int]:
-    return [int(row[key] * 1e6) for row in rows]
+    return [round(row[key] * 1e6) for row in rows]
