@@ -128,15 +128,37 @@ def uninstall(shell: Shell, name: Name) -> None:
 
 
 @command(app)
-def doctor(shell: Shell, name: Name) -> int:
-    """Check every step from the name to the runtimes, and name the mend of what is wrong. Exit code 1: something is."""
+def doctor(
+    shell: Shell,
+    name: Name,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Make it quiet first: governor, clocks (see --for).", show_default=False)
+    ] = False,
+    keep: Annotated[str, typer.Option("--for", metavar="T", help="For how long --tune holds.")] = "1h",
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put back at once what was tuned.", show_default=False)
+    ] = False,
+) -> int:
+    """Check every step from the name to the runtimes, and name the mend of what is wrong. Exit code 1: something is.
+
+    What --tune changes the device itself puts back: after the time of --for, by --restore, when its agent is
+    uninstalled, and by a restart.
+    """
+    from edgelathe.core.duration import milliseconds
+    from edgelathe.core.errors import UserError
     from edgelathe.device.doctor import broken
     from edgelathe.device.doctor import doctor as examine
 
+    if tune and restore:
+        raise UserError("--tune --restore", "one undoes the other", "give one of them")
+    seconds = milliseconds(keep, "--for") / 1000 if tune else 0.0
     with shell.store() as store:
         target = shell.target(name, store)
     with shell.progress() as bar:
-        checks = examine(target, ssh_config=shell.ssh_config, tick=lambda check: bar.follow(check.name))
+        checks = examine(
+            target, ssh_config=shell.ssh_config, tick=lambda check: bar.follow(check.name), tune_seconds=seconds,
+            restored=restore,
+        )  # fmt: skip
     shell.answer({"schema": "edgelathe.doctor/1", "device": name, "checks": [check.to_json() for check in checks]})
     return int(broken(checks))
 

@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import EdgelatheError
 from edgelathe.device import bootstrap, hostkeys
 from edgelathe.device.client import AgentClient
 from edgelathe.device.errors import translated
-from edgelathe.device.install import wanted
+from edgelathe.device.facts import Check, facts
 from edgelathe.device.open import agent_command, connect
 from edgelathe.device.payload import payload
 from edgelathe.device.probe import from_answer
 from edgelathe.device.sshconfig import Endpoint, SshConfig
 from edgelathe.device.transport import Transport, run
+from edgelathe.device.tune import Tuning, restore, tune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgelathe.core.device import Probe, Target
+    from edgelathe.core.device import Target
 
-State = Literal["ok", "warn", "fail"]
-
-#: Free space below which an installation of the runtimes does not fit, and memory below which models hardly run.
-LEAST_DISK, LEAST_MEMORY = 500_000_000, 200_000_000
 #: Seconds between the clocks of host and device beyond which logs cannot be matched and certificates may be refused.
 MOST_SKEW = 30.0
-HOT_CELSIUS = 75.0
-STEADY_GOVERNORS = frozenset({"performance", "userspace"})
-
-
-@dataclass(frozen=True)
-class Check:
-    """One step: how it went, what was seen, and what to do where it is not `ok`."""
-
-    name: str
-    state: State
-    what: str
-    mend: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """All fields."""
-        return asdict(self)
 
 
 def doctor(
-    target: Target, *, ssh_config: Path | None = None, tick: Callable[[Check], None] | None = None
-) -> list[Check]:
+    target: Target, *, ssh_config: Path | None = None, tick: Callable[[Check], None] | None = None,
+    tune_seconds: float = 0.0, restored: bool = False,
+) -> list[Check]:  # fmt: skip
     """Go through all steps up to the first that fails, those on the open device all; nothing is raised for a fault.
 
-    `tick` is told each check as it is done. The device is broken where one is `fail`.
+    `tick` is told each check as it is done. The device is broken where one is `fail`. With `restored` it is put back as
+    it was before it was tuned; `tune_seconds`: made quiet for so long.
     """
     checks = []
-    for check in _steps(target, ssh_config):
+    for check in _steps(target, ssh_config, tune_seconds, restored=restored):
         checks.append(check)
         if tick:
             tick(check)
@@ -69,7 +54,7 @@ def broken(checks: list[Check]) -> bool:
     return any(check.state == "fail" for check in checks)
 
 
-def _steps(target: Target, ssh_config: Path | None) -> Iterator[Check]:
+def _steps(target: Target, ssh_config: Path | None, tune_seconds: float, *, restored: bool) -> Iterator[Check]:
     step = "address"
     with ExitStack() as stack:
         try:
@@ -94,14 +79,36 @@ def _steps(target: Target, ssh_config: Path | None) -> Iterator[Check]:
             yield Check("python", "ok", f"{client.hello['python']} on {client.hello['machine']}")
             took = time.perf_counter() - begun
             yield Check("agent", "ok", f"{payload().sha256[:12]} in {client.hello['root']}, ready in {took:.2f} s")
+            step = "tuning"
+            if restored:
+                yield from _changes("restored", restore(client, force=True), "there was nothing to put back")
+            if tune_seconds:
+                yield from _changes("tuned", tune(client, keep=True, seconds=tune_seconds), "it is as quiet as it gets")
             step = "probe"
             answer = client.request("probe").head
         except EdgelatheError as e:
             yield Check("python" if type(e).__name__ == "NoPython" else step, "fail", e.what, e.mend)
             return
         probe = from_answer(target.name, answer, target.profile)
-        yield from _facts(target, probe, answer)
+        yield from facts(target, probe, answer)
         yield _skew(transport, target)
+
+
+def _changes(name: str, tuning: Tuning, nothing: str) -> Iterator[Check]:
+    """One check for what was changed, one for each reason why something was not; policies of one kind are told once."""
+    done = Counter(str(replace(c, what=_alike(c.what))) for c in tuning.changed)
+    if done:
+        yield Check(name, "ok", "; ".join(f"{text}{f' ({n} times)' if n > 1 else ''}" for text, n in done.items()))
+    for what, why in dict.fromkeys((_alike(c.what), _alike(c.why)) for c in tuning.refused):
+        reason, _, mend = why.partition("; run there: ")
+        yield Check(name, "warn", f"{what}: {reason}", f"`{mend}` there" if mend else "measure it as it is")
+    if not (tuning.changed or tuning.refused):
+        yield Check(name, "ok", nothing)
+
+
+def _alike(text: str) -> str:
+    """Paths of the policies of cpufreq as one pattern."""
+    return re.sub(r"(policy|cpu/cpu)\d+", r"\1*", text)
 
 
 def _path(endpoint: Endpoint) -> str:
@@ -123,58 +130,6 @@ def _host_key(target: Target, endpoint: Endpoint) -> Check:
     key = look(target.name, endpoint)
     hostkeys.check(endpoint, key, target.name, target.fingerprint)
     return Check("host key", "ok", f"{key.type} {key.fingerprint}")
-
-
-def _facts(target: Target, probe: Probe, answer: Mapping[str, Any]) -> Iterator[Check]:
-    """What the probe tells: every one of these is looked at, whatever the others are."""
-    yield from _runtimes(target, probe)
-    yield _least("disk", answer.get("free_bytes"), LEAST_DISK, "free", "free some space, or move it with --root")
-    free = answer.get("memory_free_bytes")
-    yield _least("memory", free or probe.memory_bytes, LEAST_MEMORY, "available", "end other programs there")
-    if probe.emulated:
-        what = f"emulated: {answer.get('emulated_why') or 'not the machine that it says it is'}"
-        yield Check("machine", "warn", what, "times measured there are not those of the real device")
-    governor = answer.get("governor")
-    if governor and governor not in STEADY_GOVERNORS:
-        mend = "for steady times: `sudo cpufreq-set -r -g performance` there (jetson: `sudo jetson_clocks`)"
-        yield Check("governor", "warn", governor, mend)
-    elif governor:
-        yield Check("governor", "ok", governor)
-    yield from _heat(answer.get("conditions") or {})
-
-
-def _runtimes(target: Target, probe: Probe) -> Iterator[Check]:
-    for bad in probe.extra.get("broken") or ():
-        mend = f"run `edgelathe device install {target.name}`"
-        yield Check("runtime", "warn", f"{bad['name']} cannot be imported: {bad['why']}", mend)
-    for runtime in probe.runtimes:
-        providers = f" ({', '.join(runtime.providers)})" if runtime.providers else ""
-        yield Check("runtime", "ok", f"{runtime.name} {runtime.version}{providers}")
-    if not probe.runtimes:
-        names = " or ".join(wanted(probe))
-        yield Check(
-            "runtime", "fail", f"no runtime, {names} is wanted", f"run `edgelathe device install {target.name}`"
-        )
-
-
-def _least(name: str, value: int | None, least: int, word: str, mend: str) -> Check:
-    if value is None:
-        return Check(name, "warn", "unknown", "look there yourself")
-    what = f"{value / 1e9:.1f} GB {word}"
-    return Check(name, "ok", what) if value >= least else Check(name, "warn", what, mend)
-
-
-def _heat(conditions: Mapping[str, Any]) -> Iterator[Check]:
-    temperatures = conditions.get("temperatures_c") or {}
-    if temperatures:
-        hottest = max(temperatures, key=temperatures.__getitem__)
-        what = f"{temperatures[hottest]:.0f} °C ({hottest})"
-        if temperatures[hottest] >= HOT_CELSIUS:
-            yield Check("temperature", "warn", what, "let it cool, or cool it better: a hot device lowers its clocks")
-        else:
-            yield Check("temperature", "ok", what)
-    if conditions.get("throttled"):
-        yield Check("throttling", "warn", "it lowers its clocks now", "check power supply and cooling")
 
 
 def _skew(transport: Transport, target: Target) -> Check:

@@ -32,7 +32,8 @@ class Change:
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.was} -> {self.is_}" if not self.why else f"{self.what}: {self.why}"
+        moved = "" if self.was == self.is_ else f" {self.was} -> {self.is_}"
+        return f"{self.what}:{moved}" + (f" {self.why}" if self.why else "")
 
 
 @dataclass(frozen=True)

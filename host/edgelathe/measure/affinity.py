@@ -32,10 +32,9 @@ def cpus(text: str, probe: Probe) -> tuple[int, ...]:
         return tuple(sorted(int(n) for n in named[word]["cpus"]))
     if word in ("big", "little"):
         raise UserError(f"cpus '{text}'", f"{probe.name} has cores of one kind", "name CPUs by number, as 0-3")
-    names = ", ".join([*(["big", "little"] if len(clusters) > 1 else []), *(str(c["name"]) for c in clusters)])
-    raise UserError(
-        f"cpus '{text}'", f"no such cores on {probe.name}", f"choose from {names or 'numbers'}, or as 0-3,6"
-    )
+    names = [*(["big", "little"] if len(clusters) > 1 else []), *(str(c["name"]) for c in clusters)]
+    mend = f"choose from {', '.join([*names, 'numbers as 0-3,6'])}"
+    raise UserError(f"cpus '{text}'", f"no such cores on {probe.name}", mend)
 
 
 def _numbers(text: str, word: str, probe: Probe, clusters: list[Mapping[str, Any]]) -> tuple[int, ...]:

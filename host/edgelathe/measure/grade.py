@@ -87,6 +87,9 @@ def _of_machine(summary: Mapping[str, Any], emulated: bool) -> Iterator[Finding]
         yield ("C" if loose else "B"), f"{who} from {low:.2f} to {high:.2f} GHz"
     elif loose:
         yield "B", f"governor {loose[0]} does not hold the clock"
+    low, high = (v / 1e6 for v in summary.get("gpu_khz") or (0, 0))
+    if high > 0 and 1 - low / high > FREQUENCY_SHARE:
+        yield "B", f"the clock of the GPU went from {low:.2f} to {high:.2f} GHz"
 
 
 def _of_marks(marks: Sequence[frozenset[Mark]], summary: Mapping[str, Any]) -> Iterator[Finding]:
