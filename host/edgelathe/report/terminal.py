@@ -26,6 +26,7 @@ from edgelathe.report.tables import (
     rollout,
     runs,
 )
+from edgelathe.report.trace import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,6 +124,7 @@ VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
     "edgelathe.fit/1": fit,
     "edgelathe.bench/1": benchmark,
     "edgelathe.eval/1": evaluation,
+    "edgelathe.trace/1": trace,
     "edgelathe.compress/1": compressed,
     "edgelathe.inspect/1": inspection,
     "edgelathe.runs/1": runs,

@@ -1,0 +1,21 @@
+"""How long a trace takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """Rounds of blocks: in each round a block of every session, in random order from `seed`.
+
+    `block_ms`: of calls; `warm_ms`: of calls before anything counts; `parts`: most parts that a model is cut into where
+    the runtime has no profiler; `together`: most sessions that are open at once then.
+    """
+
+    rounds: int = 16
+    block_ms: float = 60.0
+    warm_ms: float = 300.0
+    parts: int = 24
+    together: int = 8
+    seed: int = 0

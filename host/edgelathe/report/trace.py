@@ -1,0 +1,121 @@
+"""`edgelathe.trace/1` on a terminal: where the time of a call goes, and what changed between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from edgelathe.report import tables, units
+
+Doc = Mapping[str, Any]
+
+TOP = 20
+_STYLES = {"faster": "green", "slower": "red"}
+_OWN = {"runtime": "added by the runtime: ", "added": "added: "}
+_NAME = 46
+
+
+def trace(document: Doc, top: int | None = TOP) -> RenderableType:
+    """The rows that take the most time, with shares and what they add up to; of two models, side by side by layer."""
+    names = units.short([m["model"] for m in document["models"]])
+    parts: list[RenderableType] = []
+    for model in document["models"]:
+        parts += _head(names[model["model"]], model)
+    if document["layers"]:
+        parts.append(_compared(document, top))
+    else:
+        parts += [_single(model, top) for model in document["models"]]
+    parts += tables.warning_lines([{"warnings": document["warnings"]}, *document["models"]])
+    return Group(*parts)
+
+
+def _head(name: str, model: Doc) -> list[Text]:
+    total = units.plus_minus(*_scaled((model["total_ms"], model["low"], model["high"])))
+    line = f"{name}   {total} {_unit(model['total_ms'])[0]} a call"
+    if model["profiled_ms"] is not None:
+        line += f" · {units.duration(model['profiled_ms'])} with the profiler ({units.times(model['overhead'])})"
+    line += f" · operators {units.duration(model['operators_ms'])} as measured, by {model['method']}"
+    trust = model["grade"]
+    said = f" · trust {trust['letter']}" + "".join(f", {r}" for r in trust["reasons"][:1])
+    return [Text(line, "bold"), Text(f"  {tables.session_line(model)}{said}", "dim")]
+
+
+def _single(model: Doc, top: int | None) -> RenderableType:
+    unit, factor = _unit(model["total_ms"])
+    made = tables.table("  layer", "op", "kernel", "type", "provider", f">{unit}", ">share", ">sum")
+    total = 0.0
+    rows = sorted(model["rows"], key=lambda r: -r["ms"])
+    for row in rows[:top]:
+        total += row["share"]
+        made.add_row(
+            Text(f"  {_layers(row)}"), Text(row["op"] if row["layers"] else ""),
+            Text(_differs(row["kernel"], row["op"])),
+            Text(row["dtype"] or ""), Text(_provider(row["provider"])), _time(row, factor), units.share(row["share"]),
+            units.share(total),
+        )  # fmt: skip
+    return Group(made, *_rest(rows, top, lambda r: r["ms"]))
+
+
+def _compared(document: Doc, top: int | None) -> RenderableType:
+    a, b = document["models"]
+    unit, factor = _unit(max(a["total_ms"], b["total_ms"]))
+    made = tables.table("  layer", "op", f">before, {unit}", f">after, {unit}", ">ratio", "", "after")
+    lines = sorted(document["layers"], key=lambda x: -max(_ms(x["a"]), _ms(x["b"])))
+    for line in lines[:top]:
+        after = ", ".join(
+            line["notes"] or [" ".join([*line["b"]["kernels"], *line["b"]["dtypes"]]) if line["b"] else ""]
+        )
+        made.add_row(
+            Text(f"  {_layers(line)}"), Text(line["op"] if line["layers"] else ""),
+            *(units.DASH if line[k] is None else f"{line[k]['ms'] * factor:.1f}" for k in "ab"),
+            units.times(line["ratio"]), Text(line["verdict"], _STYLES.get(line["verdict"], "")), Text(after),
+        )  # fmt: skip
+    made.add_row(
+        Text("  all"), "", f"{a['total_ms'] * factor:.1f}", f"{b['total_ms'] * factor:.1f}",
+        units.times(b["total_ms"] / a["total_ms"]), "", "", style="bold",
+    )  # fmt: skip
+    return Group(made, *_rest(lines, top, lambda x: _ms(x["b"])))
+
+
+def _rest(rows: Sequence[Doc], top: int | None, ms: Callable[[Doc], float]) -> Iterable[Text]:
+    left = rows[top:] if top is not None else []
+    if left:
+        yield Text(f"  and {len(left)} more, {units.duration(sum(map(ms, left)))} together; --all shows them", "dim")
+
+
+def _layers(row: Doc) -> str:
+    """The layer that a row is known by, and how many more it covers; of the runtime's own rows what they are."""
+    if not row["layers"]:
+        return _OWN.get(row["kind"], "") + str(row["op"])
+    first = str(row["layer"])
+    name = first if len(first) <= _NAME else "..." + first[3 - _NAME :]
+    return name + (f" +{len(row['layers']) - 1}" if len(row["layers"]) > 1 else "")
+
+
+def _time(row: Doc, factor: float) -> str:
+    return units.plus_minus(*_scaled((row["ms"], row["low"], row["high"]), factor))
+
+
+def _scaled(values: Sequence[float | None], factor: float | None = None) -> tuple[float, float | None, float | None]:
+    by = _unit(values[0] or 0.0)[1] if factor is None else factor
+    value, low, high = (None if v is None else v * by for v in values)
+    return value or 0.0, low, high
+
+
+def _unit(ms: float) -> tuple[str, float]:
+    return ("us", 1000.0) if ms < 10 else ("ms", 1.0)
+
+
+def _differs(kernel: str | None, op: str) -> str:
+    return "" if kernel in (None, op) else str(kernel)
+
+
+def _provider(name: str | None) -> str:
+    return (name or "").removesuffix("ExecutionProvider")
+
+
+def _ms(half: Doc | None) -> float:
+    return 0.0 if half is None else float(half["ms"])
