@@ -54,8 +54,8 @@ VERBS: Dict[str, Verb] = {
     # What the machine is; null: unknown. runtimes: [{"name", "version", "providers"}], each imported in a child of its
     # own; one that is there but cannot be imported is in `broken`: [{"name", "why"}]. `features` as the kernel names
     # them. clusters: [{"name", "cpus": [number], "max_khz"}], cores of one kind together, fastest first. conditions: as
-    # `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}]; of power and energy also "driver",
-    # "scope", "part_of", "refresh_s", "why" (it cannot be read) and "note", as rails.Source has them.
+    # `sense` answers. sensors: [{"kind": "temperature|power|energy", "label", "path"}]; of power and energy also
+    # "driver", "scope", "part_of", "refresh_s", "why" (it cannot be read) and "note", as rails.Source has them.
     # fastest_modes: names of a Jetson's power modes without a limit. busiest: processes of others that took most of a
     # CPU meanwhile, [{"name", "pid", "share"}]. tuning: what is tuned now, {"settings", "until"}, null: nothing;
     # recovered: as `changed` of `tune`, what this agent found left over by one that was killed, and put back.
@@ -112,7 +112,8 @@ VERBS: Dict[str, Verb] = {
     # "throttled"}: as `sense` answers, and whether it was throttled between (null: unknown). cpu_ns: CPU time of the
     # child; wall_ns: time of all. late: queries that started after their time. power: null, or, where `meters` names
     # sensors, [{"label", "kind": "power|energy", "unit": "W|J", "t_ns": [..], "values": [..], "driver", "note",
-    # "refresh_s", "cost_us", "why"}], t_ns from the start of the first, as power.Meter.readings. split: null, or {"copy_in_ns", "compute_ns", "copy_out_ns"}, medians of calls on a GPU.
+    # "refresh_s", "cost_us", "why"}], t_ns from the start of the first, as power.Meter.readings. split: null, or
+    # {"copy_in_ns", "compute_ns", "copy_out_ns"}, medians of calls on a GPU.
     "time": Verb(
         {"session": _INT, "first": _INT, "calls": _INT, "min_ms": _NUM, "samples": _INT, "period_ms": _NUM,
          "meters": _LIST},
