@@ -27,19 +27,25 @@ def bench(*args: object, code: int = 0) -> dict:
 
 def test_two_runtimes_in_turns_with_all_that_is_asked_for(tmp_path: Path) -> None:
     raw = tmp_path / "raw.csv"
-    document = bench(ONNX, TFLITE, "--data", BUNDLED / "eval.npz", "--threads", 1, "--raw", raw, "--memory", "--load",
-                     "--budget", "latency.p95<=10s", "--budget", "memory<=10GB", "--budget", "load<=60s")  # fmt: skip
-    assert [line["verdict"] for line in document["budget"]] == ["met"] * 6
+    document = bench(ONNX, TFLITE, "--data", BUNDLED / "eval.npz", "--threads", 1, "--raw", raw,
+                     "--budget", "latency.p95<=10s", "--budget", "throughput>=0.1/s")  # fmt: skip
+    assert [line["verdict"] for line in document["budget"]] == ["met"] * 4
     with raw.open() as f:
         rows = list(csv.DictReader(f))
     for r in document["results"]:
         mine = [int(row["ns"]) for row in rows if row["model"] == r["model"]]
         assert len(mine) == r["latency_ms"]["n"]
         assert np.median(mine) / 1e6 == pytest.approx(r["latency_ms"]["p50"])
-        assert r["memory"]["peak_bytes"] > 0
-        assert r["footprint"]["load_ms"]["value"] > 0
         assert r["grade"]["letter"] in "ABCD"
     assert document["comparisons"][0]["pairs"] >= 3
+
+
+def test_memory_and_load_in_fresh_processes() -> None:
+    limits = ("--budget", "memory<=10GB", "--budget", "load<=60s")
+    document = bench(TFLITE, "--memory", "--load", *limits)
+    assert document["results"][0]["memory"]["peak_bytes"] > 0
+    assert document["results"][0]["footprint"]["first_ms"]["value"] > 0
+    assert [line["verdict"] for line in document["budget"]] == ["met", "met"]
 
 
 def test_streams_batches_and_pauses() -> None:
@@ -50,8 +56,6 @@ def test_streams_batches_and_pauses() -> None:
     assert offline["throughput"] > 0
     (paced,) = bench(ONNX, "--period", "10ms")["results"]
     assert paced["paced"]["low"] <= paced["paced"]["ratio"]
-    (long,) = bench(ONNX, "--sustain", "2s")["results"]
-    assert len(long["sustained"]["windows"]) >= 3
 
 
 def test_a_session_is_opened_as_asked() -> None:
@@ -96,11 +100,12 @@ def test_a_broken_model_fails_alone(tmp_path: Path) -> None:
 
 def test_ctrl_c_gives_what_is_there() -> None:
     process = cli.start("bench", ONNX, "--sustain", "5min", "--json")
-    time.sleep(4)
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     document = json.loads(out)
     schemas.validate(document)
     assert document["interrupted"]
+    assert len(document["results"][0]["sustained"]["windows"]) >= 1
     assert "interrupted" in err

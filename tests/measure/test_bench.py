@@ -157,7 +157,7 @@ def test_offline_queries_are_long_and_the_figure_is_a_rate():
     device = noisy(1.0, 1.5)
     limits = parse_all(["throughput>=1500/s"])
     document = bench(device, 2, scenario=scenario("offline", streams=2), limits=limits)
-    a, b = document["results"]
+    a = document["results"][0]
     assert a["latency_ms"]["p50"] >= 90
     assert a["throughput"] == pytest.approx(2000, rel=0.05)
     assert a["throughput_ci"][0] <= a["throughput"] <= a["throughput_ci"][1]

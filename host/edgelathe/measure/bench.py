@@ -93,7 +93,10 @@ def _comparisons(measured: Sequence[Measured], job: Job) -> list[dict[str, Any]]
 def _budget(measured: Sequence[Measured], job: Job, more: Sequence[Extra], *, emulated: bool) -> list[dict[str, Any]]:
     if not (job.limits and measured):
         return []
-    found = [{} if m.error else claims(m, e.claims) for m, e in zip(measured, more, strict=True)]
+    found = [
+        {} if m.error else claims(m, e.claims, sustained=bool(job.scenario.sustain_ms))
+        for m, e in zip(measured, more, strict=True)
+    ]
     lines: list[dict[str, Any]] = []
     for m, claim in zip(measured, found, strict=True):
         judged: list[BudgetLine] = judge(job.limits, m, measured[0], claim, found[0], job, emulated=emulated)

@@ -11,7 +11,8 @@ from edgelathe.core.result import BudgetLine
 from edgelathe.measure.looks import per_sample, statistic
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured
-from edgelathe.stats import latency, processes, ratio
+from edgelathe.measure.sustain import steady_claim
+from edgelathe.stats import latency, processes, ratio, throughput
 from edgelathe.stats.latency import STATISTICS
 from edgelathe.stats.ratio import Comparison
 
@@ -19,12 +20,14 @@ from edgelathe.stats.ratio import Comparison
 TIMES = frozenset({"latency", "throughput", "load", "energy"})
 
 
-def claims(m: Measured, more: Mapping[str, Claim]) -> dict[str, Claim]:
+def claims(m: Measured, more: Mapping[str, Claim], *, sustained: bool = False) -> dict[str, Claim]:
     """By metric of a budget, in its unit. `more`: those that do not come from the series."""
     made = {f"latency.{s}": time(m, s) for s in STATISTICS} if m.whole.calls else {}
     if made:
-        made["throughput"] = made["latency.mean"].inverse(1000 * width(m))
+        made["throughput"] = rate(m)
         made["latency.paced"] = made["latency.p50"]
+        if sustained:
+            made["latency.sustained"] = steady_claim(m.whole)
     return {**made, "size": Claim.of(m.subject.model.bytes), **more}
 
 
@@ -32,6 +35,18 @@ def time(m: Measured, name: str) -> Claim:
     """One statistic of a query in ms; its bounds hold wherever the bench ended, and for another process."""
     groups = [g.blocks for g in m.groups]
     return processes.claim(groups, name) if len(groups) > 1 else latency.claim(groups[0], name, looks=m.looks)
+
+
+def rate(m: Measured) -> Claim:
+    """Samples per second, with bounds as those of `time`."""
+    if len(m.groups) > 1:
+        return time(m, "mean").inverse(1000 * width(m))
+    return throughput.claim(samples(m), looks=m.looks)
+
+
+def samples(m: Measured) -> list[tuple[int, int]]:
+    """(samples, nanoseconds) of each block."""
+    return [(len(b) * width(m), int(b.sum())) for b in m.whole.blocks]
 
 
 def compare(a: Measured, b: Measured, name: str, margin: float) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from edgelathe.core.device import Probe
+from edgelathe.core.interval import Interval
 from edgelathe.core.result import BudgetLine
 from edgelathe.device.errors import ModelFailure
 from edgelathe.measure import claims as claimed
-from edgelathe.measure import conditions
+from edgelathe.measure import conditions, sustain
 from edgelathe.measure.grade import grade
 from edgelathe.measure.interleave import Series
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured
-from edgelathe.stats import drift, latency, processes, ratio
+from edgelathe.stats import drift, latency, outliers, processes, ratio, throughput
 from edgelathe.stats.latency import STATISTICS
 from edgelathe.stats.quantile import samples_needed
 
@@ -38,16 +40,21 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
         settled=series.settled, emulated=probe.emulated,
     )  # fmt: skip
     few = [f"p{job.percentile * 100:g}: {series.calls} calls are too few, a bound needs {needed}"]
-    rate = claimed.time(m, "mean").inverse(1000 * facts.samples)
+    rate, ends = throughput.throughput(claimed.samples(m))
+    if len(m.groups) > 1:
+        ends = _inverse(found["mean_ci"], facts.samples)
+    still = sustain.remarks(series) if job.scenario.sustain_ms else ()
     return {
         **_head(m, probe), "scenario": {**job.scenario.to_json(), "samples": facts.samples},
-        "latency_ms": found, "throughput": rate.value, "throughput_ci": _rate(found["mean_ci"], facts.samples),
+        "latency_ms": found, "throughput": rate, "throughput_ci": [ends.low, ends.high],
         "load_ms": facts.load_ms, "build_ms": facts.build_ms, "warm_calls": series.warm_calls,
         "blocks": len(series.blocks), "looks": m.looks, "tries": m.tries,
         "drift": trend.to_json(), "conditions": condition, "grade": trust.to_json(),
         **({"processes": processes.spread([g.blocks for g in m.groups]).to_json()} if len(m.groups) > 1 else {}),
+        "outliers": outliers.outliers(series.blocks).to_json(),
+        **({"sustained": sustain.to_json(series)} if job.scenario.sustain_ms else {}),
         **_split(series), **_paced(m), **more,
-        "warnings": [*remarks, *facts.warnings, *series.warnings, *m.warnings, *_luck(m),
+        "warnings": [*remarks, *facts.warnings, *series.warnings, *m.warnings, *_luck(m), *still,
                      *(few if series.calls < needed else ())],
     }  # fmt: skip
 
@@ -117,10 +124,10 @@ def _split(series: Series) -> dict[str, Any]:
     }
 
 
-def _rate(ends: Sequence[float | None], samples: int) -> list[float | None]:
+def _inverse(ends: Sequence[float | None], samples: int) -> Interval:
     """The interval of samples per second from that of the mean time of a query in ms."""
     low, high = ends
-    return [1000 * samples / high if high else None, 1000 * samples / low if low and low > 0 else None]
+    return Interval(1000 * samples / high if high else 0.0, 1000 * samples / low if low and low > 0 else math.inf)
 
 
 def _luck(m: Measured) -> list[str]:
@@ -133,4 +140,4 @@ def _luck(m: Measured) -> list[str]:
 
 
 def _finite(value: float) -> float | None:
-    return None if abs(value) == float("inf") else value
+    return value if math.isfinite(value) else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgelathe.core.budget import Limit
 from edgelathe.measure.interleave import Series
 from edgelathe.measure.plan import Job
-from edgelathe.stats import sequential
+from edgelathe.stats import sequential, throughput
 
 Blocks = list[NDArray[np.generic]]
 
@@ -64,8 +64,12 @@ class Looks:
         if name is None or (limit.relative and (i == 0 or series[0].error)):
             return True  # what more samples of this kind do not decide
         value = limit.value
+        if limit.metric == "throughput" and not limit.relative:
+            blocks = [(len(b) * self._widths[i], int(b.sum())) for b in series[i].blocks]
+            rate = throughput.claim(blocks, looks=self.count)
+            return k == self.count or rate.lower >= value or rate.upper < value
         if limit.metric == "throughput":
-            value = 1 / value if limit.relative else 1000 * self._widths[i] / value
+            value = 1 / value
         if not limit.relative:
             return sequential.limit_settled(series[i].blocks, name, value, k, self.count)
         a, b = per_sample(series[0], self._widths[0]), per_sample(series[i], self._widths[i])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from edgelathe.core.claim import Claim
 from edgelathe.measure.cooldown import hottest
 from edgelathe.measure.interleave import Series, Timeable
-from edgelathe.stats import drift, latency
+from edgelathe.stats import latency
+from edgelathe.stats.settle import Steady, steady_state
 
 #: Windows of a run, and the shortest one in ms.
 WINDOWS, SHORTEST_MS = 240, 500.0
@@ -20,7 +22,7 @@ WINDOWS, SHORTEST_MS = 240, 500.0
 
 @dataclass(frozen=True)
 class Window:
-    """What happened in one window: seconds since the start (its middle), latencies in ms, and the device beside it.
+    """What happened in one window: its start in seconds, latencies in ms, and the device beside it.
 
     `temperature_c` is the hottest sensor's, `clock_khz` the highest CPU clock, both at its end; None: unknown.
     """
@@ -75,23 +77,48 @@ def windows(series: Series) -> list[Window]:
         after = conditions.get("after") or {}
         p50, p95 = (float(v) / 1e6 for v in np.percentile(ns, [50, 95]))
         clock = max((after.get("clocks_khz") or {}).values(), default=None)
-        found.append(
-            Window(at + took / 2, p50, p95, len(ns), hottest(after) or None, clock, conditions.get("throttled"))
-        )
+        found.append(Window(at, p50, p95, len(ns), hottest(after) or None, clock, conditions.get("throttled")))
         at += took
     return found
 
 
+def steady(series: Series) -> Steady:
+    """When it became slower, and where it settled."""
+    found = windows(series)
+    throttled = [bool(w.throttled) for w in found] if all(w.throttled is not None for w in found) else ()
+    return steady_state([w.t_s for w in found], [w.p50_ms for w in found], throttled)
+
+
 def steady_claim(series: Series) -> Claim:
-    """`latency.sustained`: the median once the device has come to a steady state, in ms, with its bounds.
+    """`latency.sustained`: the median of the calls once the device has come to a steady state, in ms, with its bounds.
 
-    Where it did not the last part counts, and its bounds are as wide as its drift makes them.
+    They are infinite where it was still changing when the run ended.
     """
-    return latency.claim(series.blocks[settled(series.blocks) :], "p50")
+    found = steady(series)
+    claim = latency.claim(_after(series, found), "p50")
+    return claim if found.settled else replace(claim, lower=-math.inf, upper=math.inf)
 
 
-def settled(blocks: Sequence[NDArray[np.int64]]) -> int:
-    """The first window of the steady state: the earliest eighth of the run after which no drift is seen."""
-    n = len(blocks)
-    starts = [n * part // 8 for part in range(7)]
-    return next((at for at in starts if not drift.drift(blocks[at:]).significant), starts[-1])
+def to_json(series: Series) -> dict[str, Any]:
+    """The `sustained` of a result. `steady_ms`: median of the calls in the steady state, from `settled_s` on, with its
+    95% interval; null: it was still changing. `slowdown`: that over the level before `onset_s`."""
+    found, all_ = steady(series), windows(series)
+    got = latency.summarize(_after(series, found))
+    low, high = got.ci["p50"].low, got.ci["p50"].high
+    hot = next((w.t_s for w in all_ if w.throttled), None)
+    return {
+        "steady_ms": {"value": got.p50, "low": low, "high": high} if found.settled else None,
+        "settled_s": found.since_s if found.settled else None, "onset_s": found.onset_s, "throttled_s": hot,
+        "before_ms": found.before, "slowdown": found.level / found.before if found.before else None,
+        "windows": [w.to_json() for w in all_],
+    }  # fmt: skip
+
+
+def remarks(series: Series) -> list[str]:
+    """What is to be said of a run that came to nothing steady."""
+    return [] if steady(series).settled else ["latency was still changing when the time was up: give --sustain more"]
+
+
+def _after(series: Series, found: Steady) -> list[NDArray[np.int64]]:
+    at = next(i for i, w in enumerate(windows(series)) if w.t_s >= found.since_s)
+    return series.blocks[at:]

@@ -142,8 +142,10 @@ def _footprint(f: Doc) -> str:
 
 
 def _outliers(o: Doc) -> str:
-    largest = f", the slowest {units.duration(o['max_ms'])}" if o.get("max_ms") else ""
-    return f"{o['n']:,} outliers kept ({units.share(o['share'])} of the calls{largest})"
+    where = {"first": "in the first block mostly", "clustered": f"in {o.get('blocks')} blocks"}.get(o.get("at", ""), "")
+    parts = [f"{o['n']:,} outliers kept", f"{o['share']:.2%} of the calls", where]
+    parts.append(f"the slowest {units.duration(o['worst_ms'])}" if o.get("worst_ms") else "")
+    return ", ".join(filter(None, parts))
 
 
 def _comparison(c: Doc, names: Mapping[str, str]) -> str:
