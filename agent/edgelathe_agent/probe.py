@@ -130,11 +130,12 @@ def processes(root: str) -> Dict[int, Process]:
 
 
 def busiest(before: Dict[int, Process], after: Dict[int, Process], seconds: float, own: int) -> List[Dict[str, Any]]:
-    """The three processes that took the most of a CPU in between, 10% at least; not `own` and its children."""
+    """The three processes that took the most of a CPU in between, 10% at least; not `own`, its parent and children."""
+    ours = {own, *([after[own].parent] if own in after else [])}
     shares = {
         pid: (now.seconds - before[pid].seconds) / seconds
         for pid, now in after.items()
-        if seconds > 0 and pid in before and own not in (pid, now.parent)
+        if seconds > 0 and pid in before and pid not in ours and now.parent != own
     }
     first = sorted((pid for pid in shares if shares[pid] >= 0.1), key=lambda pid: -shares[pid])[:3]
     return [{"name": after[pid].name, "pid": pid, "share": round(shares[pid], 2)} for pid in first]

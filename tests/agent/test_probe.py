@@ -112,6 +112,8 @@ def test_who_took_the_cpu_is_named_by_what_the_kernel_counts(tmp_path):
     assert probe.busiest(before, after, 1.0, own=1) == []  # they are all children of it
     assert [b["pid"] for b in probe.busiest(before, after, 1.0, own=99)] == [12, 10]
     assert probe.busiest(before, after, 0.0, own=99) == []
+    host = {**after, 20: probe.Process("agent", 10, 0.0)}  # on this machine, the command that asks is its parent
+    assert [b["pid"] for b in probe.busiest(before, host, 1.0, own=20)] == [12]
 
 
 def test_what_only_this_python_knows(tmp_path):

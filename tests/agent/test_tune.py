@@ -18,6 +18,7 @@ import pytest
 from edgelathe_agent import journal, tidy, tune
 from edgelathe_agent.kernel import read
 from edgelathe_agent.protocol import AgentError
+from support.pythons import interpreter
 from support.sshd import gone, running
 from support.trees import BOARDS, jetson_clocks, write
 
@@ -44,12 +45,18 @@ def governors(root: str) -> list[str | None]:
     return [read(root, GOVERNOR.format(n)) for n in (0, 4, 6)]
 
 
-def tuned(root: str, home: str, *, keep: bool = False, seconds: float = 0, then: str = "time.sleep(60)"):
+def tuned(
+    root: str, home: str, *, keep: bool = False, seconds: float = 0, then: str = "time.sleep(60)",
+    python: str = sys.executable, package: Path = PACKAGE,
+):  # fmt: skip
     """An agent that has tuned and goes on; it has written its changes."""
     code = "import json, os, sys, time\nfrom edgelathe_agent import tune\n"
     code += f"print(json.dumps(tune.apply({root!r}, {home!r}, keep={keep}, seconds={seconds})), flush=True)\n{then}\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(PACKAGE)}, stdout=subprocess.PIPE, text=True
+        [python, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(package), "PYENV_VERSION": ""},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with process.stdout:
         changed, refused = json.loads(process.stdout.readline())
@@ -97,6 +104,18 @@ def test_an_agent_that_is_killed_leaves_nothing_changed(rock, home, number):
         process.send_signal(number)
         assert soon(lambda: governors(rock) == ["interactive"] * 3)
     assert soon(lambda: not Path(home, tune.FOLDER).exists())
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_the_guard_starts_from_the_archive_of_the_agent_on_old_and_new_pythons(rock, home, archive, tmp_path, version):
+    copy = tmp_path / "agent.pyz"
+    shutil.copy(archive, copy)
+    process, changed, _ = tuned(rock, home, python=interpreter(version), package=copy)
+    with ended(process):
+        assert len(changed) == 3
+        copy.unlink()  # a newer agent clears older ones away
+        process.kill()
+        assert soon(lambda: governors(rock) == ["interactive"] * 3)
 
 
 def test_an_agent_that_simply_ends_leaves_nothing_changed(rock, home):
