@@ -214,3 +214,16 @@ def test_a_profile_as_json_can_be_printed():
     assert document["runtimes"][0] == {
         "runtime": "onnxruntime", "provider": "CPUExecutionProvider", "threads": 4, "config": {},
     }  # fmt: skip
+
+
+def test_a_jetson_runs_half_precision_on_tensorrt_and_falls_back_by_what_is_there():
+    jetson = profiles.load("jetson-orin-nano")
+    trt = Runtime("onnxruntime", "1.19", ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
+    cpu = Runtime("onnxruntime", "1.19", ("CPUExecutionProvider",))
+    own = Runtime("tensorrt", "8.2.1", ("TensorRT",))
+    firsts = [profiles.runtimes_for(jetson, "onnx", probe(runtimes=r))[0] for r in ((trt, own), (cpu, own), (cpu,))]
+    assert [(c.runtime, c.provider) for c in firsts] == [
+        ("onnxruntime", "TensorrtExecutionProvider"), ("tensorrt", "TensorRT"), ("onnxruntime", "CPUExecutionProvider"),
+    ]  # fmt: skip
+    assert firsts[0].config["provider.trt_fp16_enable"] == "True"
+    assert firsts[1].config == {"provider.fp16": "1"}

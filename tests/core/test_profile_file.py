@@ -71,12 +71,31 @@ MISTAKES = [
      "did you mean 'threads'?"),
     (f'{ORT}provider = "CPUExecutionProvider"\nconfig = {{ a = 1 }}', "runtime[0].config.a: wanted text, "
      'found a whole number: 1; session entries are text: write "1" with quotes'),
+    (f'{ORT}provider = "CUDAExecutionProvider"\nconfig.provider.device_id = "0"', "runtime[0].config.provider: "
+     'wanted text, found a table; put the whole name in quotes, as in "provider.device_id"'),
+    (f'{ORT}provider = "CPUExecutionProvider"\nconfig = {{ "edgelathe.io_bindng" = "1" }}', "runtime[0].config."
+     "edgelathe.io_bindng: unknown entry 'edgelathe.io_bindng' of onnxruntime; did you mean 'io_binding'?"),
+    (f'{ORT}provider = "CPUExecutionProvider"\nconfig = {{ "edgelathe.io_binding" = "yes" }}', "runtime[0].config."
+     "edgelathe.io_binding: 'yes' is no value of it; one of 0, 1"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("lines", "explanation"), MISTAKES, ids=[lines for lines, _ in MISTAKES])
 def test_each_mistake_is_explained(tmp_path, lines, explanation):
     assert explained(tmp_path, f'extends = "x86-cpu"\n{lines}\n') == [f"profile.toml: {explanation}"]
+
+
+def test_an_option_that_is_not_known_is_a_warning(tmp_path):
+    option = '"provider.trt_fp61_enable" = "True"'
+    text = f'extends = "x86-cpu"\n{ORT}provider = "TensorrtExecutionProvider"\nconfig = {{ {option} }}\n'
+    path = write(tmp_path, text)
+    (found,) = profiles.check(path)
+    assert found.warning
+    assert str(found) == (
+        f"{path}: runtime[0].config.provider.trt_fp61_enable: TensorrtExecutionProvider has no option "
+        "'trt_fp61_enable' that is known here; did you mean 'trt_fp16_enable'?"
+    )
+    assert profiles.load(path).runtimes[0].config == {"provider.trt_fp61_enable": "True"}
 
 
 def test_all_mistakes_at_once_and_load_raises_the_first(tmp_path):

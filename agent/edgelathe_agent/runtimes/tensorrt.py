@@ -14,6 +14,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from edgelathe_agent import engines, programs, progress
+from edgelathe_agent.jobs import leash
 from edgelathe_agent.protocol import AgentError
 from edgelathe_agent.runtimes import Engine, Entries, choice, cuda, entries, onnx_file, trtexec
 
@@ -109,8 +110,9 @@ class Plans(NamedTuple):
 def run(command: List[str], folder: str) -> str:
     """What the program printed. Raises AgentError("model") with its last error when it fails."""
     done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        preexec_fn=leash(),  # a build takes minutes: it must not outlive the agent
+    )  # fmt: skip
     words = done.stdout.decode(errors="replace")
     if done.returncode:
         what = trtexec.complaint(words)[:400]

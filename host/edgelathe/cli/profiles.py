@@ -36,12 +36,14 @@ def show(shell: Shell, profile: Profile) -> None:
 
 @command(app)
 def check(shell: Shell, profile: Profile) -> int:
-    """Explain every mistake in a profile. Exit code 1 when there is one."""
+    """Explain every mistake in a profile. Exit code 1 when there is one that keeps it from being used."""
     from edgelathe.core import profile as profiles
     from edgelathe.recipes.applicable import check_space
 
-    problems = [str(problem) for problem in profiles.check(profile)]
+    found = profiles.check(profile)
+    problems = [str(problem) for problem in found if not problem.warning]
+    warnings = [str(problem) for problem in found if problem.warning]
     problems += [text for text in check_space(profiles.recipes(profile), profile) if text not in problems]
-    document = {"schema": "edgelathe.check/1", "profile": profile, "problems": problems}
+    document = {"schema": "edgelathe.check/1", "profile": profile, "problems": problems, "warnings": warnings}
     shell.answer(document)
     return 1 if problems else 0

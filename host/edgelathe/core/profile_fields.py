@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 from edgelathe.core import recipe
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile_types import DTYPES, FEATURES, FORMATS, RUNTIMES
+from edgelathe.core.provider_options import ENTRIES, OPTIONS, OURS, PROVIDER
 
 
 class Mistake(NamedTuple):
-    """Where in the file (`runtime[0].threads`; empty: the file itself), what, and the mend."""
+    """Where in the file (`runtime[0].threads`; empty: the file itself), what, and the mend.
+
+    `warning`: the profile can be used all the same.
+    """
 
     at: str
     what: str
     mend: str
+    warning: bool = False
 
 
 #: Mistakes of one value; the second argument is the table that the key stands in.
@@ -131,14 +136,39 @@ def _provider(value: Any, table: Mapping[str, Any]) -> Iterator[Mistake]:
             yield Mistake("", f"unknown provider '{value}' of {runtime}", nearest(value, known))
 
 
-def _config(value: Any, _: Mapping[str, Any]) -> Iterator[Mistake]:
+def _config(value: Any, table: Mapping[str, Any]) -> Iterator[Mistake]:
     if not isinstance(value, dict):
         yield Mistake("", f"wanted a table, found {_kind(value)}: {value!r}", 'write config = { "entry" = "value" }')
         return
     for entry, setting in value.items():
-        if not isinstance(setting, str):
+        if isinstance(setting, dict):
+            mend = f'put the whole name in quotes, as in "{entry}.{next(iter(setting), "name")}"'
+            yield Mistake(f".{entry}", "wanted text, found a table", mend)
+        elif not isinstance(setting, str):
             mend = 'session entries are text: write "1" with quotes'
             yield Mistake(f".{entry}", f"wanted text, found {_kind(setting)}: {setting!r}", mend)
+        elif entry.startswith(PROVIDER):
+            yield from _provider_option(entry, str(table.get("provider")))
+        elif entry.startswith(OURS):
+            yield from _own_entry(entry, setting, str(table.get("name")))
+
+
+def _provider_option(entry: str, provider: str) -> Iterator[Mistake]:
+    known = OPTIONS.get(provider)
+    name = entry.removeprefix(PROVIDER)
+    if known is not None and name not in known:
+        mend = nearest(name, known) if known else "it takes none"
+        yield Mistake(f".{entry}", f"{provider} has no option '{name}' that is known here", mend, warning=True)
+
+
+def _own_entry(entry: str, setting: str, runtime: str) -> Iterator[Mistake]:
+    known = ENTRIES.get(runtime, {})
+    name = entry.removeprefix(OURS)
+    if name not in known:
+        mend = nearest(name, known) if known else "leave it out"
+        yield Mistake(f".{entry}", f"unknown entry '{entry}' of {runtime}", mend)
+    elif setting not in known[name]:
+        yield Mistake(f".{entry}", f"'{setting}' is no value of it", "one of " + ", ".join(known[name]))
 
 
 def _runtimes(value: Any, _: Mapping[str, Any]) -> Iterator[Mistake]:

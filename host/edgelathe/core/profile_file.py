@@ -25,11 +25,15 @@ _NOT_INHERITED = ("extends", "match")
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a profile: the file and field, what is wrong there, how to mend it."""
+    """One mistake in a profile: the file and field, what is wrong there, how to mend it.
+
+    `warning`: the profile can be used all the same.
+    """
 
     where: str
     what: str
     mend: str
+    warning: bool = False
 
     def __str__(self) -> str:
         return str(self.error())
@@ -48,8 +52,9 @@ def load(name_or_path: str | Path) -> Profile:
     """A profile by name, or from a path that ends in `.toml`. Raises UserError with its first mistake."""
     path, shown = _locate(name_or_path)
     merged, problems = _read(path, shown, ())
-    if problems:
-        raise problems[0].error()
+    for problem in problems:
+        if not problem.warning:
+            raise problem.error()
     return _build(path, merged)
 
 
@@ -108,7 +113,7 @@ def _read(path: Path, shown: str, below: tuple[Path, ...]) -> tuple[dict[str, An
     if isinstance(own.get("recipes"), dict) and isinstance(base.get("recipes"), dict):
         own["recipes"] = {**base["recipes"], **own["recipes"]}
     merged = {**{k: v for k, v in base.items() if k not in _NOT_INHERITED}, **own}
-    if not below and not problems:
+    if not below and all(p.warning for p in problems):
         mend = "give it, or extend a profile that has it"
         problems += [Problem(shown, f"key '{key}' is missing", mend) for key in _NEEDED if key not in merged]
     return merged, problems
@@ -145,11 +150,11 @@ def _table(table: Mapping[str, Any], keys: Mapping[str, Any], at: str) -> Iterat
             yield Mistake(at, f"unknown key '{key}'", nearest(key, keys))
             continue
         for m in keys[key](value, table):
-            yield Mistake(".".join(filter(None, (at, key + m.at))), m.what, m.mend)
+            yield m._replace(at=".".join(filter(None, (at, key + m.at))))
 
 
 def _problem(shown: str, m: Mistake) -> Problem:
-    return Problem(f"{shown}: {m.at}" if m.at else shown, m.what, m.mend)
+    return Problem(f"{shown}: {m.at}" if m.at else shown, m.what, m.mend, m.warning)
 
 
 def _build(path: Path, doc: Mapping[str, Any]) -> Profile:

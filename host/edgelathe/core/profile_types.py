@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RuntimeChoice:
-    """One way to run models, in the profile's order of preference: runtime, provider, threads, session entries."""
+    """One way to run models, in the profile's order of preference: runtime, provider, threads, session entries.
+
+    `config` holds the runtime's entries, and those of its provider as `provider.NAME` (see `provider_options`).
+    """
 
     runtime: str
     provider: str

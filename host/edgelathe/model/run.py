@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
+from edgelathe.core.provider_options import of_agent, of_provider, of_runtime
 
 if TYPE_CHECKING:
     from edgelathe.core.signature import Signature
@@ -120,10 +121,10 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
         raise UserError(model.name, f"ONNX Runtime here has no {options.provider}", f"choose from {have}")
     so = ort.SessionOptions()
     so.intra_op_num_threads, so.inter_op_num_threads, so.log_severity_level = options.threads, 1, 4
-    for key, value in options.config.items():
+    for key, value in of_runtime(options.config).items():
         so.add_session_config_entry(key, str(value))
     try:
-        run = ort.InferenceSession(model.data, so, providers=[options.provider])
+        run = ort.InferenceSession(model.data, so, providers=[(options.provider, of_provider(options.config))])
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"ONNX Runtime refuses the model: {one_line(e)}", "export it for standard operators"
@@ -163,8 +164,10 @@ def _interpreter(model: Model, options: SessionOptions, *, delegates: bool = Tru
     if not available(options):
         raise UserError(model.name, f"no {options.runtime} on this machine", f"pip install {options.runtime}")
     module = importlib.import_module(f"{_TFLITE[options.runtime]}.interpreter")
-    kind = module.OpResolverType
-    resolver = kind.AUTO if delegates else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kind, ours = module.OpResolverType, of_agent(options.config)
+    resolver = kind.AUTO if delegates and ours.get("xnnpack") != "0" else kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    if ours.get("kernels") == "reference":
+        resolver = kind.BUILTIN_REF
     try:
         with hushed():
             interpreter = module.Interpreter(

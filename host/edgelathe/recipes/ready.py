@@ -58,7 +58,10 @@ def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOpti
 
 
 def to_table(session: SessionOptions) -> dict[str, str | int]:
-    """Session options as the `[session]` table of a recipe."""
+    """Session options as the `[session]` table of a recipe, those of the provider as `provider.NAME`.
+
+    CPUs are left out: they are those of one device at one time.
+    """
     return {"runtime": session.runtime, "provider": session.provider, "threads": session.threads, **session.config}
 
 
@@ -69,8 +72,15 @@ def from_table(table: Mapping[str, Any], config: Mapping[str, str]) -> SessionOp
 
 
 def from_text(text: str) -> SessionOptions:
-    """Session options as `recipes.run.session_text` writes them into a model."""
-    return from_table(dict(part.split("=", 1) for part in text.split(";")), {})
+    """Session options as `recipes.run.session_text` writes them into a model; a value may hold semicolons."""
+    table: dict[str, str] = {}
+    for part in text.split(";"):
+        name, equals, value = part.partition("=")
+        if equals:
+            table[name] = value
+        elif table:
+            table[next(reversed(table))] += f";{part}"
+    return from_table(table, {})
 
 
 def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> Dataset | None:

@@ -185,12 +185,9 @@ def comparison(document: Doc) -> RenderableType:
 
 def problems(document: Doc) -> RenderableType:
     """`edgelathe.check/1`: every mistake in a profile."""
-    found = document["problems"]
-    return (
-        Group(*(Text(f"✗ {p}", "red") for p in found))
-        if found
-        else Text(f"✓ {document['profile']}: no mistakes", "green")
-    )
+    found = [Text(f"✗ {p}", "red") for p in document["problems"]]
+    found = found or [Text(f"✓ {document['profile']}: no mistakes", "green")]
+    return Group(*found, *(Text(f"! {w}", "yellow") for w in document["warnings"]))
 
 
 def details(document: Doc) -> RenderableType:
