@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelathe.measure.trace_rows import Rounds, Row, Trace, centre, main_layer, middle, reconciled
+from edgelathe.measure.trace_rows import Kind, Rounds, Row, Trace, centre, main_layer, middle, reconciled
 from edgelathe.model import graph, marked
 from edgelathe.model.regions import MOVES, Kernel, regions
 
@@ -120,14 +120,18 @@ def _trace(s: _Subject, found: Mapping[str, Any]) -> Trace:
         rounds = max(1, (found["calls"] - s.dropped) // s.calls)
     kernels = _kernels(s, nodes)
     covered = regions(s.layers, kernels)
+    costs = _costs(nodes, found["calls"])
     rows = [
-        _row(s, node, kernel, at, _rounds(s, node, rounds, found["calls"]), found["calls"])
-        for node, kernel, at in zip(nodes, kernels, covered, strict=True)
+        _row(s, n, kernel, at, cost, _rounds(s, n, rounds, found["calls"]), n["times"] / found["calls"])
+        for n, kernel, at, cost in zip(nodes, kernels, covered, costs, strict=True)
     ]
-    unit_ms, rest = reconciled(rows, total)
+    kernels_ns = (
+        np.sum([n["ns"] for n in nodes], axis=0) + _CUT_OFF_NS * sum(n["times"] for n in nodes) / found["calls"]
+    )
+    unit_ms, rest = reconciled(rows, total, middle((np.array(found["call_ns"]) - kernels_ns)[s.dropped :]))
     return Trace(
         s.name, s.model.format, s.layers, s.options, "profiler", total, centre(np.array(s.profiled_ms)),
-        (*rows, *([rest] if rest else [])), unit_ms,
+        (*rows, *rest), unit_ms,
         blocks=tuple(s.blocks), warnings=tuple(warnings),
     )  # fmt: skip
 
@@ -142,26 +146,42 @@ def _rounds(s: _Subject, node: Mapping[str, Any], rounds: int, calls: int) -> Ro
 def _kernels(s: _Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
     """The layers that each node's name mentions; else those that the host's runtime says it makes."""
     place = {layer.outputs[0]: i for i, layer in enumerate(s.layers)}
-    made: dict[str, tuple[int, ...]] | None = None
+    made: dict[str, marked.Made] | None = None
+
+    def positions(numbers: Sequence[int]) -> tuple[int, ...]:
+        return tuple(place[o] for o in (s.marks.outputs[k] for k in numbers) if o in place)
+
     kernels = []
     for node in nodes:
-        numbers = marked.marks(node["name"])
-        if not numbers and node["op"] not in MOVES:
+        named, reads = positions(marked.marks(node["name"])), None
+        if not named and node["op"] not in MOVES:
             made = marked.made_for(s.marks.model, s.options) if made is None else made
-            numbers = made.get(node["name"], ())
-        named = tuple(place[o] for o in (s.marks.outputs[k] for k in numbers) if o in place)
+            if node["name"] in made:
+                named, reads = positions(made[node["name"]].outputs), positions(made[node["name"]].inputs)
         moved = node["op"] in MOVES and all(s.layers[i].op != node["op"] for i in named) and not node["within"]
-        kernels.append(Kernel(node["op"], () if moved else named))
+        kernels.append(Kernel(node["op"], () if moved else named, reads))
     return kernels
 
 
+def _costs(nodes: Sequence[Mapping[str, Any]], calls: int) -> list[float]:
+    """What the profiler's part of each node's time is in proportion to: the tensors that it writes down, see `_RECORD`.
+
+    Of a node with a subgraph it is also what the profiler does around the kernels in there, about as much as inside.
+    """
+    own = [n["times"] / calls * (_RECORD + 1 + len(n["types"])) for n in nodes]
+    inner: dict[str, float] = {}
+    for n, cost in zip(nodes, own, strict=True):
+        if n["within"] is not None:
+            inner[n["within"]] = inner.get(n["within"], 0.0) + cost
+    return [cost + inner.get(n["name"], 0.0) for n, cost in zip(nodes, own, strict=True)]
+
+
 def _row(
-    s: _Subject, node: Mapping[str, Any], kernel: Kernel, covered: tuple[int, ...], rounds: Rounds, calls: int
-) -> Row:
+    s: _Subject, node: Mapping[str, Any], kernel: Kernel, covered: tuple[int, ...], cost: float, rounds: Rounds,
+    runs: float,
+) -> Row:  # fmt: skip
     inner = node["within"] is not None
     op = kernel.op if inner or not covered else main_layer(s.layers, covered).op
     dtype = next((t for t in node["types"] if t), "")
-    return Row(
-        covered, op, kernel.op, node["provider"], _DTYPES.get(dtype, dtype), "operator" if covered else "runtime",
-        rounds, node["times"] / calls, node["times"] / calls * (_RECORD + 1 + len(node["types"])),
-    )  # fmt: skip
+    kind: Kind = "operator" if covered else "runtime"
+    return Row(covered, op, kernel.op, node["provider"], _DTYPES.get(dtype, dtype), kind, rounds, runs, cost)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Rounds = NDArray[np.float64]
 Kind = Literal["operator", "runtime", "outside"]
 
-OUTSIDE = "outside of operators"
+OUTSIDE, HELD_UP = "outside of operators", "held up by other processes"
 
 
 class Estimate(NamedTuple):
@@ -149,23 +149,26 @@ def middle(ns: NDArray[np.generic]) -> float:
     return float(ordered[quarter : len(ordered) - quarter].mean()) / 1e6
 
 
-def reconciled(rows: Sequence[Row], total: Estimate) -> tuple[float, Row | None]:
-    """How many ms of each row, per unit of its cost, were the profiler's own, and the row for what no kernel explains.
+def reconciled(rows: Sequence[Row], total: Estimate, beside_ms: float) -> tuple[float, list[Row]]:
+    """How many ms of each row, per unit of its cost, were the profiler's own, and rows for what no kernel explains.
 
     Where the kernels together took longer than a whole call without the profiler, its part is taken off each, none
-    below nothing, so that they add up to that call. Where they took less, nothing is taken off, and the rest was spent
-    outside of them.
+    below nothing, so that they add up to that call. Where they took less, nothing is taken off. Of the rest, what a
+    profiled call spent beside its kernels (`beside_ms`) was spent outside of them; what is left befell whichever kernel
+    ran when another process took the CPU: most calls had some of it, but each kernel by itself hardly any.
     """
     times = np.array([r.measured.ms for r in rows])
     cost = np.array([r.cost for r in rows])
-    if times.sum() <= total.ms:
-        rest = np.full(len(rows[0].rounds) if rows else 1, total.ms - float(times.sum()))
-        return 0.0, Row((), OUTSIDE, "", "", "", "outside", rest)
+    rest = total.ms - float(times.sum())
+    if rest >= 0:
+        parts = {OUTSIDE: min(rest, max(0.0, beside_ms)), HELD_UP: max(0.0, rest - max(0.0, beside_ms))}
+        count = len(rows[0].rounds) if rows else 1
+        return 0.0, [Row((), n, "", "", "", "outside", np.full(count, ms), 0.0) for n, ms in parts.items() if ms > 0]
     low, high = 0.0, float((times / cost).max())
     for _ in range(60):
         at = (low + high) / 2
         low, high = (at, high) if np.maximum(times - at * cost, 0.0).sum() > total.ms else (low, at)
-    return high, None
+    return high, []
 
 
 def finite(value: float) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgelathe.model import onnx as onnx_model
 
@@ -43,9 +43,7 @@ def mark(model: Model) -> Marked:
     graph = proto.graph
     kept = {v.name for v in (*graph.input, *graph.output)} | {t.name for t in graph.initializer} | {""}
     outputs = tuple(next((o for o in node.output if o), "") for node in graph.node)
-    names = {
-        o: f"~{k}.{j}~" for k, node in enumerate(graph.node) for j, o in enumerate(node.output) if o not in kept
-    }
+    names = {o: f"~{k}.{j}~" for k, node in enumerate(graph.node) for j, o in enumerate(node.output) if o not in kept}
     for k, node in enumerate(graph.node):
         _rename(node, names)
         node.name = f"~{k}~"
@@ -61,8 +59,15 @@ def marks(name: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(m) for m in _MARK.findall(name)))
 
 
-def made_for(model: Model, options: SessionOptions) -> dict[str, tuple[int, ...]]:
-    """Marks of the outputs of each node that ONNX Runtime makes of a marked model on this host, by the node's name.
+class Made(NamedTuple):
+    """A node that a runtime made: marks of the tensors that it puts out and of those that it reads."""
+
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
+
+
+def made_for(model: Model, options: SessionOptions) -> dict[str, Made]:
+    """The nodes that ONNX Runtime makes of a marked model on this host, by name.
 
     Nodes that fusions named anew are told by what they put out. Empty where the host has no such provider.
     """
@@ -83,7 +88,11 @@ def made_for(model: Model, options: SessionOptions) -> dict[str, tuple[int, ...]
             optimized = onnx.load(str(path), load_external_data=False)
         except Exception:  # a provider that is not here, or one that compiles its nodes: the names must do
             return {}
-    return {node.name: marks(" ".join(node.output)) for node in optimized.graph.node if node.name}
+    return {
+        node.name: Made(marks(" ".join(node.output)), marks(" ".join(node.input)))
+        for node in optimized.graph.node
+        if node.name
+    }
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:

@@ -19,10 +19,14 @@ _PRODUCTS = re.compile(r".*(MatMul|Gemm).*")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ran: its operator, and the layers (by position) that its name mentions; none: it is the runtime's own."""
+    """What ran: its operator, and the layers (by position) that its name mentions; none: it is the runtime's own.
+
+    `reads`: the layers whose outputs it takes in, where that is known: all between them and the named ones are its own.
+    """
 
     op: str
     named: tuple[int, ...]
+    reads: tuple[int, ...] | None = None
 
 
 def family(op: str) -> str:
@@ -52,7 +56,10 @@ def regions(layers: Sequence[Layer], kernels: Sequence[Kernel]) -> list[tuple[in
             after[s].append(i)
     for number, kernel in enumerate(kernels):
         kinds = {family(layers[at].op) for at in kernel.named}
-        if kinds and family(kernel.op) not in kinds:
+        if kernel.reads is not None:
+            for at in _between(before, kernel.named, {*kernel.reads, *owner}):
+                owner[at] = number
+        elif kinds and family(kernel.op) not in kinds:
             for at in _way_back(layers, before, kernel, owner):
                 owner[at] = number
     order = range(len(layers))
@@ -71,6 +78,16 @@ def _adopt(
     for i in order:
         if i not in owner and (owners := [owner[s] for s in beside[i] if s in owner]):
             owner[i] = choose(owners)
+
+
+def _between(before: Sequence[Sequence[int]], ends: Sequence[int], stop: set[int]) -> list[int]:
+    """All layers before the ends, as far as those where to stop."""
+    found, queue = set(ends), list(ends)
+    for at in queue:
+        fresh = [s for s in before[at] if s not in found and s not in stop]
+        found.update(fresh)
+        queue += fresh
+    return sorted(found.difference(ends))
 
 
 def _way_back(
