@@ -24,40 +24,47 @@ def prefix(model: Model, operators: int) -> Model:
     if operators >= len(graph.operators):
         return model
     kept, rest = graph.operators[:operators], graph.operators[operators:]
-    made = {t for op in kept for t in op.outputs}
+    made = {t for op in kept for t in op.outputs} & _live(graph)
     wanted = {t for op in rest for t in op.inputs} | set(graph.outputs)
-    outputs = sorted(t for t in made & wanted if not graph.tensors[t].constant)
     needed = {t for op in kept for t in op.inputs if t >= 0}
-    return io.from_bytes(_cut(model.data, operators, outputs, needed), "tflite", model.name)
+    return io.from_bytes(_cut(model.data, operators, sorted(made & wanted), needed), "tflite", model.name)
 
 
 def borders(model: Model, most: int, preferred: Sequence[str] = ()) -> tuple[int, ...]:
     """After how many operators to cut, ascending, the last being all: after each where these are at most `most`.
 
     Else so that the parts have about the same work by their shapes; or, with `preferred`, after the operators whose
-    first output has one of these names: another model's borders.
+    first output has one of these names: another model's borders. Operators that only unpack constants are no border.
     """
     graph = tflite.parse(model.data).main
-    count = len(graph.operators)
-    by_name = [
-        i + 1
-        for i, op in enumerate(graph.operators)
-        if op.outputs and graph.tensors[op.outputs[0]].name in set(preferred)
-    ]
-    if preferred and by_name:
-        return tuple(sorted({*by_name, count}))
-    if count <= most:
-        return tuple(range(1, count + 1))
-    work = [
-        (graph_tflite.macs(graph, op) or 0) + _ELEMENT * sum(graph.tensors[t].elements for t in op.outputs)
-        for op in graph.operators
-    ]
-    total, done, cuts = sum(work), 0, []
-    for i, w in enumerate(work):
+    live, count = _live(graph), len(graph.operators)
+    ends = [i + 1 for i, op in enumerate(graph.operators) if live.intersection(op.outputs)]
+    same = [n for n in ends if graph.tensors[graph.operators[n - 1].outputs[0]].name in set(preferred)]
+    if same:
+        return tuple(sorted({*same, count}))
+    if len(ends) <= most:
+        return tuple(sorted({*ends[:-1], count}))
+    work = {n: _work(graph, graph.operators[n - 1]) for n in ends}
+    total, done = sum(work.values()), 0
+    cuts: list[int] = []
+    for n, w in work.items():
         done += w
         if done * most >= total * (len(cuts) + 1):
-            cuts.append(i + 1)
+            cuts.append(n)
     return tuple(sorted({*cuts[: most - 1], count}))
+
+
+def _work(graph: tflite.Subgraph, op: tflite.Operator) -> int:
+    return (graph_tflite.macs(graph, op) or 0) + _ELEMENT * sum(graph.tensors[t].elements for t in op.outputs)
+
+
+def _live(graph: tflite.Subgraph) -> set[int]:
+    """Tensors that depend on an input."""
+    live = set(graph.inputs)
+    for op in graph.operators:
+        if live.intersection(op.inputs):
+            live.update(op.outputs)
+    return live
 
 
 def _cut(data: bytes, operators: int, outputs: Sequence[int], needed: set[int]) -> bytes:

@@ -106,7 +106,7 @@ def _scaled(values: Sequence[float | None], factor: float | None = None) -> tupl
 
 
 def _unit(ms: float) -> tuple[str, float]:
-    return ("us", 1000.0) if ms < 10 else ("ms", 1.0)
+    return ("us", 1000.0) if ms < 1 else ("ms", 1.0)
 
 
 def _differs(kernel: str | None, op: str) -> str:
