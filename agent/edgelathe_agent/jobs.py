@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import selectors
 import signal
@@ -68,7 +69,6 @@ class Jobs:
         self._selector.register(stdin, selectors.EVENT_READ, None)
         with contextlib.suppress(OSError):  # no pipe, or not Linux
             fcntl.fcntl(stdin, _F_SETPIPE_SZ, _READ)
-        self._prctl: Optional[Callable[..., Any]] = None
 
     def pump(self, seconds: Optional[float] = None) -> None:
         """Wait for bytes from anywhere, at most `seconds` if given. Raises GoneError when the host has closed stdin."""
@@ -91,18 +91,6 @@ class Jobs:
 
     def start(self, argv: List[str], env: Optional[Dict[str, str]] = None, merge: bool = False) -> Job:
         """A child that ends with the agent, whichever way the agent ends. `merge`: stderr goes to `out` too."""
-        if self._prctl is None:
-            self._prctl = _load_prctl()
-        prctl, parent = self._prctl, os.getpid()
-
-        def bound() -> None:
-            prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
-            with contextlib.suppress(OSError):
-                fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-                os.write(fd, _OOM_SCORE)
-
         process = subprocess.Popen(
             argv,
             env=env,
@@ -111,7 +99,7 @@ class Jobs:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=bound,  # noqa: PLW1509 - the agent has one thread
+            preexec_fn=leash(),  # noqa: PLW1509 - the agent has one thread
         )
         job = Job(process)
         for pipe, sink in ((process.stdout, job.out), (process.stderr, job.err)):
@@ -123,6 +111,7 @@ class Jobs:
 
     def send(self, job: Job, request: bytes) -> None:
         """Give a child a request. One that is dead takes it too; `wait` finds that out."""
+        job.doing = ""
         if job.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 write_all(job.process.stdin.fileno(), request)
@@ -250,6 +239,22 @@ def program() -> Tuple[List[str], Dict[str, str]]:
     return ["-m", __package__ or "edgelathe_agent"], {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
 
 
+def leash() -> Callable[[], None]:
+    """What a new process does first: it ends when this one does, and goes first when memory is short."""
+    prctl, parent = _load_prctl(), os.getpid()
+
+    def bound() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        with contextlib.suppress(OSError):
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(fd, _OOM_SCORE)
+
+    return bound
+
+
+@functools.lru_cache(maxsize=None)
 def _load_prctl() -> Callable[..., Any]:
     """The C library's prctl; where there is none, children end by their closed stdin only."""
     try:

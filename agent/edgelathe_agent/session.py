@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import gc
 import os
+import resource
 import sys
 import time
 from typing import Any, Callable, Dict, List, Tuple
@@ -103,9 +104,9 @@ class Session:
     def time(self, head: Head) -> Answer:
         """Queries in a row, paced where a period is given; each is timed alone."""
         self._fed()
-        cpu = time.process_time_ns()
+        cpu = _cpu_ns()
         done = self._block(head)
-        cpu_ns = time.process_time_ns() - cpu
+        cpu_ns = _cpu_ns() - cpu
         self._memory.note(self._engine.gpu_bytes)
         if sys.byteorder == "big":
             done.times.byteswap()
@@ -153,7 +154,10 @@ class Session:
         """Peak memory of the model, the samples collected by `infer` left out where the kernel lets us."""
         self._unfed()
         self._engine.close()
-        return self._memory.to_json(), []
+        peaks = self._memory.to_json()
+        if self._elsewhere():
+            peaks.update(peak_bytes=None, peak_pss_bytes=None)
+        return peaks, []
 
     def _fed(self) -> None:
         if not self._n:
@@ -167,20 +171,34 @@ class Session:
             stream.close()
         self._streams, self._queries, self._asked, self._n = [], None, -1, 0
 
+    def _elsewhere(self) -> bool:
+        """Whether the engine's calls run in another process, and cannot be timed from here."""
+        from edgelathe_agent.runtimes import Engine
+
+        return type(self._engine).series is not Engine.series
+
     def _block(self, head: Head) -> Block:
         samples, calls, min_ms, period_ms = (head[k] for k in ("samples", "calls", "min_ms", "period_ms"))
         single = samples <= self._batch
-        if single and not period_ms:
+        if self._elsewhere():
+            if not single or period_ms:
+                what = "a program of the runtime's own times its calls: it knows no pauses and no queries of several"
+                raise AgentError("missing", what, "install the runtime's Python module, or time single calls in a row")
+            self._streams[0].stage(head["first"])
             start = clock()
-            own = self._engine.series(calls, min_ms)
-            if own is not None:
-                return Block(array.array("q", own), 0, clock() - start)
+            return Block(array.array("q", self._engine.series(calls, min_ms)), 0, clock() - start)
         if self._asked != samples:
             if self._queries is not None:
                 self._queries.close()
             self._queries = Single(self._streams[0]) if single else Several(self._streams, samples)
             self._asked = samples
         return block(self._queries, head["first"], calls, min_ms, period_ms)
+
+
+def _cpu_ns() -> int:
+    """Processor time of this process, all threads, and of those that it has run to their end."""
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time_ns() + int((others.ru_utime + others.ru_stime) * 1e9)
 
 
 def _rows(value: Any, batch: int) -> Any:

@@ -160,7 +160,8 @@ def _feed(agent: Agent, head: Head, _: bytes) -> Answer:
     _within(head, batch=(0, None), streams=(1, MOST_STREAMS))
     for value in head["inputs"].values():
         agent.store.find(value.get("sha256") if isinstance(value, dict) else None)
-    return agent.ask_session(head)
+    session = agent.sessions.get(head["session"])  # an engine may be built for the shapes that are fed
+    return agent.ask_session(head, tick=session and Tell(agent, session.job, "the model takes its samples"))
 
 
 def _time(agent: Agent, head: Head, _: bytes) -> Answer:

@@ -226,6 +226,33 @@ def test_placement_by_profile_where_the_session_cannot_be_asked(tmp_path, linear
     assert not any((tmp_path / "tmp").iterdir())
 
 
+def test_an_engine_that_runs_elsewhere_tells_its_own_times_and_knows_no_load(tmp_path):
+    from edgelathe_agent.protocol import AgentError
+    from edgelathe_agent.queries import Stream
+    from edgelathe_agent.runtimes import Engine
+    from edgelathe_agent.session import Session
+
+    class Elsewhere(Engine):
+        run = fork = bind = fetch = lambda *_: None
+        staged = 0
+
+        def stage(self):
+            self.staged += 1
+
+        def series(self, calls, min_ms):
+            return [5] * calls
+
+    session, engine = Session(str(tmp_path)), Elsewhere()
+    session._engine, session._streams = engine, [Stream(engine, [], 1, 3)]
+    one = {"first": 2, "calls": 4, "min_ms": 0.0, "samples": 0, "period_ms": 0}
+    assert list(session._block(one).times) == [5] * 4
+    assert engine.staged == 1
+    for load in ({"samples": 9}, {"period_ms": 30}):
+        with pytest.raises(AgentError, match="no pauses and no queries") as caught:
+            session._block({**one, **load})
+        assert caught.value.kind == "missing"
+
+
 def test_sessions_side_by_side_have_children_of_their_own(agent, linear):
     x = np.ones((1, 4), np.float32)
     for number in (1, 2):

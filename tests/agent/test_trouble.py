@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,6 +139,24 @@ def test_a_long_silence_is_filled_with_what_goes_on(start, tmp_path):
         "ai-edge-litert loads the model", "building an engine for this device",
     ]  # fmt: skip
     assert all(e.endswith("s so far") for e in agent.events)
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path):
+    code = (
+        "import subprocess, sys; from edgelathe_agent.jobs import leash\n"
+        "p = subprocess.Popen(['sleep', '60'], preexec_fn=leash()); print(p.pid, flush=True); p.wait()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
+    grandchild = int(child.stdout.readline())
+    child.kill()
+    child.communicate()
+    for _ in range(500):
+        if not Path(f"/proc/{grandchild}").exists() or ") Z " in Path(f"/proc/{grandchild}/stat").read_text():
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("it lives on")
 
 
 def test_a_death_without_a_reason_is_a_crash(monkeypatch):
