@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,11 @@ def test_refusals(options: list[str], says: str, capsys: pytest.CaptureFixture[s
     assert out == ""
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert says in err
+
+
+def test_every_option_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["bench", "--help"]) == 0
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    text = (Path(__file__).parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    common = {"--json", "--quiet", "--verbose", "--store", "--ssh-config", "--help"}
+    assert {o for o in options - common if o not in text} == set()
