@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgelathe.measure import conditions
+from edgelathe.measure import grade as g
 from edgelathe.measure.conditions import Mark
 
 S = 1_000_000_000
@@ -125,6 +128,25 @@ def test_a_fifth_of_the_blocks_may_be_disturbed_before_it_is_measured_again():
     assert conditions.retry_needed([hot, frozenset({Mark.BUSY})] + [calm] * 3)
     assert not conditions.retry_needed([other] * 5)
     assert not conditions.retry_needed([])
+
+
+def test_the_document_has_the_thresholds_and_all_marks():
+    text = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    c = conditions
+    assert {f"`{mark}`" for mark in Mark} <= rows.keys()
+    assert f"{c.BUSY_SHARE:.0%}" in rows["`busy`"]
+    assert f"{c.BUSY_SECONDS * 1000:.0f} ms" in rows["`busy`"]
+    assert f"{c.STEAL_SHARE:.0%}" in rows["`stolen`"]
+    assert f"{c.STEAL_SECONDS * 1000:.0f} ms" in rows["`stolen`"]
+    assert f"{c.SWAP_PAGES} pages" in rows["`swapping`"]
+    assert f"{c.SUSPENDED_SECONDS * 1000:.0f} ms" in rows["`suspended`"]
+    assert f"{c.JUMP_SECONDS * 1000:.0f} ms" in rows["`clock-moved`"]
+    assert f"{c.FREQUENCY_SHARE:.0%}" in rows["`frequency`"]
+    assert f"more than {c.RETRY_SHARE:.0%} of the blocks" in text
+    shares = {"B": [g.DOUBT_SHARE], "C": [g.DOUBT_SHARE, g.LARGE_DRIFT], "D": [g.BROKEN_SHARE, g.HEAVY_SHARE]}
+    assert all(f"{share:.0%}" in rows[letter] for letter, given in shares.items() for share in given)
+    assert f"{g.SMALL_DRIFT:.1%}" in rows["B"]
 
 
 def test_every_block_is_kept_with_its_marks():
