@@ -79,8 +79,8 @@ class Device:
             with data.open("rb") as f:
                 if not data.stat().st_size:
                     return self._put(memoryview(b""))
-                with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                    return self._put(view)
+                # Not closed by `with`: the traceback of a refusal holds a part of it.
+                return self._put(memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)))
         except OSError as e:
             raise UserError(data, f"cannot be read ({e.strerror})", "check the path") from e
 

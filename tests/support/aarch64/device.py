@@ -76,12 +76,13 @@ class Arm(sshd.Sshd):
 
     def cut(self) -> None:
         """Kill every connection, as a cable that is pulled would."""
-        for pid in self._connections():
+        for pid in self._served():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def connections(self) -> int:
-        return len(self._connections())
+        """How many connections it serves."""
+        return sum("[priv]" in _cmdline(pid) for pid in self._served())
 
     def processes(self, *words: str) -> list[int]:
         """Processes on it, by their pids outside, with all of `words` on their command lines."""
@@ -126,9 +127,9 @@ class Arm(sshd.Sshd):
         self.clock(made_up.KHZ)
         self.throttle(0)
 
-    def _connections(self) -> list[int]:
-        servers = [pid for pid in self.processes("sshd") if "-D" in _cmdline(pid)]
-        return [child for server in servers for child in sshd.children(server)]
+    def _served(self) -> list[int]:
+        """Of each connection two processes: one that is trusted and one for the user, both hold the socket."""
+        return [pid for pid in self.processes("sshd") if " -D " not in _cmdline(pid)]
 
 
 @contextlib.contextmanager
