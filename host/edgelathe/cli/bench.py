@@ -41,7 +41,7 @@ def bench(
         str, Flag(metavar="S", help="single-stream (default), multi-stream or offline, after MLPerf LoadGen.")
     ] = "",
     streams: Annotated[
-        int, Flag(metavar="N", min=0, help="Samples at once: multi-stream 8, offline as many calls as cores.", show_default=False)
+        int, Flag(metavar="N", min=0, show_default=False, help="Samples at once: multi-stream 8, offline: by cores.")
     ] = 0,
     batch: Annotated[int, Flag(metavar="B", min=0, help="Samples of a call.", show_default=False)] = 0,
     period: Annotated[str, Flag(metavar="T", help="Paced: a call every T, as 33ms for a camera.")] = "",
@@ -63,20 +63,18 @@ def bench(
     provider: Provider = None,
     require_provider: RequireProvider = None,
     settings: Set = None,
-    io_binding: Annotated[bool, Flag("--io-binding", help="Bind inputs and outputs once (ONNX Runtime).", show_default=False)] = False,
+    io_binding: Annotated[bool, Flag("--io-binding", help="Bind inputs and outputs once (ONNX Runtime).")] = False,
     processes: Annotated[int, Flag(metavar="K", min=1, help="Measure in K fresh processes, 3 or more.")] = 1,
     cool_down: Annotated[
         str, Flag(metavar="T", help="Wait at most so long before measuring again under bad conditions; 0: do not.")
     ] = "30s",
-    tune: Annotated[bool, Flag("--tune", help="Make the device quieter meanwhile (governor, clocks).", show_default=False)
-    ] = False,
-    energy: Annotated[bool, Flag("--energy", help="Energy per inference too.", show_default=False)] = False,
+    tune: Annotated[bool, Flag("--tune", help="Make the device quieter meanwhile (governor, clocks).")] = False,
+    energy: Annotated[bool, Flag("--energy", help="Energy per inference too.")] = False,
     rail: Annotated[str | None, Flag(metavar="NAME", help="By this sensor, or the sum NAME+NAME.")] = None,
     meter: Annotated[str, Flag(metavar="CMD", help="By this command, which prints lines of time and watts.")] = "",
-    memory: Annotated[bool, Flag("--memory", help="Peak memory too, in fresh processes.", show_default=False)] = False,
-    load: Annotated[bool, Flag("--load", help="Time to load and of the first inference too.", show_default=False)] = False,
-    allow_emulated: Annotated[bool, Flag("--allow-emulated", help="Judge times of an emulated device.", show_default=False)
-    ] = False,
+    memory: Annotated[bool, Flag("--memory", help="Peak memory too, in fresh processes.")] = False,
+    load: Annotated[bool, Flag("--load", help="Time to load and of the first inference too.")] = False,
+    allow_emulated: Annotated[bool, Flag("--allow-emulated", help="Judge times of an emulated device.")] = False,
     raw: Annotated[Path | None, Flag(metavar="FILE", help="Every call's time, as .csv, .npz or .json.")] = None,
     profile: ProfileOption = None,
     seed: Annotated[int, Flag(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,

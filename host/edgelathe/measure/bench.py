@@ -13,10 +13,11 @@ from edgelathe.core.device import SessionOptions
 from edgelathe.core.result import BudgetLine
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
-from edgelathe.measure import energy, export, extras, figures
+from edgelathe.measure import export, extras, figures
 from edgelathe.measure.claims import claims, judge
 from edgelathe.measure.cooldown import cool_down
 from edgelathe.measure.extras import Extra
+from edgelathe.measure.gauge import gauge
 from edgelathe.measure.interleave import Series
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured, Opened, Subject, opened, subjects
@@ -52,11 +53,11 @@ def bench_document(
     found = subjects(models, options, data, job.scenario.batch, job.seed)
     more = [Extra() for _ in found]
     probe = device.probe
-    with energy.gauge(device, job.rail, job.meter) if job.energy else nullcontext() as gauge:
+    with gauge(device, job.rail, job.meter) if job.energy else nullcontext() as meter:
         outcome = _in_a_row(device, found, job, tick) if job.scenario.sustain_ms else in_turns(device, found, job, tick)
         try:
             if not outcome.interrupted:
-                extras.measure(device, outcome.measured, job, gauge, more, tick)
+                extras.measure(device, outcome.measured, job, meter, more, tick)
         except KeyboardInterrupt:
             outcome.interrupted = True
     measured = outcome.measured

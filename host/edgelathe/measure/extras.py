@@ -10,8 +10,8 @@ from edgelathe.core.claim import Claim
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
 from edgelathe.measure import energy
-from edgelathe.measure.energy import Gauge
 from edgelathe.measure.footprint import footprint
+from edgelathe.measure.gauge import Gauge
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured, Opened, opened
 
