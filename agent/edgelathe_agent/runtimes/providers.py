@@ -68,8 +68,9 @@ def _tensorrt(threads: int, options: Dict[str, str], path: str, root: str, versi
             raise AgentError("request", f"{TENSORRT}: {name} is the agent's to choose", "leave it out")
     from edgelathe_agent.runtimes import cuda, onnx_file
 
-    if "trt_int8_enable" not in options and onnx_file.read(path).quantized:  # else Q/DQ nodes are computed in float
-        options = {**options, "trt_int8_enable": "True"}
+    with contextlib.suppress(AgentError):  # what is no model is found out by the runtime
+        if "trt_int8_enable" not in options and onnx_file.read(path).quantized:  # else Q/DQ nodes compute in float
+            options = {**options, "trt_int8_enable": "True"}
     device = {"device_id": options["device_id"]} if "device_id" in options else {}
     versions = {"onnxruntime": version, "tensorrt": _version()}
     gpu = cuda.gpu(int(device.get("device_id", 0)))

@@ -13,14 +13,15 @@ PROVIDER, OURS = "provider.", "edgelathe."
 _TENSORRT = """
     device_id has_user_compute_stream trt_max_partition_iterations trt_min_subgraph_size trt_max_workspace_size
     trt_fp16_enable trt_bf16_enable trt_int8_enable trt_int8_calibration_table_name
-    trt_int8_use_native_calibration_table trt_dla_enable trt_dla_core trt_dump_subgraphs trt_engine_cache_enable trt_engine_cache_prefix
-    trt_engine_decryption_enable trt_engine_decryption_lib_path trt_force_sequential_engine_build
-    trt_context_memory_sharing_enable trt_layer_norm_fp32_fallback trt_timing_cache_enable trt_force_timing_cache
-    trt_detailed_build_log trt_build_heuristics_enable trt_sparsity_enable trt_builder_optimization_level
-    trt_auxiliary_streams trt_tactic_sources trt_extra_plugin_lib_paths trt_profile_min_shapes trt_profile_max_shapes
-    trt_profile_opt_shapes trt_cuda_graph_enable trt_preview_features trt_dump_ep_context_model
-    trt_ep_context_embed_mode trt_weight_stripped_engine_enable trt_onnx_model_folder_path trt_engine_hw_compatible
-    trt_op_types_to_exclude trt_load_user_initializer
+    trt_int8_use_native_calibration_table trt_dla_enable trt_dla_core trt_dump_subgraphs trt_engine_cache_enable
+    trt_engine_cache_prefix trt_engine_decryption_enable trt_engine_decryption_lib_path
+    trt_force_sequential_engine_build trt_context_memory_sharing_enable trt_layer_norm_fp32_fallback
+    trt_timing_cache_enable trt_force_timing_cache trt_detailed_build_log trt_build_heuristics_enable
+    trt_sparsity_enable trt_builder_optimization_level trt_auxiliary_streams trt_tactic_sources
+    trt_extra_plugin_lib_paths trt_profile_min_shapes trt_profile_max_shapes trt_profile_opt_shapes
+    trt_cuda_graph_enable trt_preview_features trt_dump_ep_context_model trt_ep_context_embed_mode
+    trt_weight_stripped_engine_enable trt_onnx_model_folder_path trt_engine_hw_compatible trt_op_types_to_exclude
+    trt_load_user_initializer
 """
 _CUDA = """
     device_id gpu_mem_limit arena_extend_strategy cudnn_conv_algo_search do_copy_in_default_stream
