@@ -24,6 +24,7 @@ from edgelathe.model import io
 BUNDLED = Path(edgelathe.__file__).parent / "bundled"
 OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider")
 QUICK = EnergyPlan(blocks=3, window_s=0.5, settle_s=0.05, most_s=1.0)
+BRIEF = EnergyPlan(blocks=3, window_s=0.25, settle_s=0.03, most_s=1.0)  # for meters that say much
 
 #: 2 W, and 3 W more while a child of the agent runs; the agent is what asks.
 PMIC = """#!/bin/sh
@@ -123,7 +124,7 @@ def test_the_energy_of_known_watts(pmic: Path, device: Device, session: Session)
 
 def test_a_paced_load_has_the_energy_of_a_period_too(tmp_path: Path, device: Device, session: Session) -> None:
     with energy.gauge(device, command=meter(tmp_path, "2.4 + 0.01 * random()")) as by:
-        found = energy.measure(by, session, load=Load(period_ms=20), plan=QUICK)
+        found = energy.measure(by, session, load=Load(period_ms=20), plan=BRIEF)
     assert found.period_mj == pytest.approx(found.tier["load_w"] * 20)
     assert found.period_mj == pytest.approx(2.405 * 20, rel=0.01)
     assert found.gross_mj == pytest.approx(found.period_mj, rel=0.2)  # a query a period
@@ -131,7 +132,7 @@ def test_a_paced_load_has_the_energy_of_a_period_too(tmp_path: Path, device: Dev
 
 def test_a_difference_below_the_noise_is_said_to_be_so(tmp_path: Path, device: Device, session: Session) -> None:
     with energy.gauge(device, command=meter(tmp_path, "2 + random() * (2 + cos(time.time()))")) as by:
-        found = energy.measure(by, session, plan=QUICK)
+        found = energy.measure(by, session, plan=BRIEF)
     assert found.low <= 0
     assert "below what this sensor can tell" in found.warnings[0]
     assert found.to_json()["low"] == found.low
@@ -171,7 +172,7 @@ def test_an_external_meter(tmp_path: Path, device: Device, session: Session) -> 
     command = f"{sys.executable} {tmp_path}/meter.py {device.client.hello['pid']}"
     with energy.gauge(device, command=command) as by:
         each_ms = recorded(by)
-        found = energy.measure(by, session, plan=QUICK)
+        found = energy.measure(by, session, plan=BRIEF)
     assert (found.tier["source"], found.tier["rail"]) == ("meter", command)
     assert found.tier["idle_w"] == pytest.approx(2.0, abs=0.2)
     assert found.tier["load_w"] == pytest.approx(5.0, abs=0.5)
