@@ -190,13 +190,13 @@ def test_engines_of_other_versions_go_and_those_of_another_gpu_stay(tmp_path):
 
 
 def test_the_longest_unused_engines_go_when_all_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "KEEP_BYTES", 2500)
     folders = []
     for number, model in enumerate("abcd"):
         own = Path(engines.folder(str(tmp_path), "tensorrt", {}, GPU, model, {}))
         (own / "engine.plan").write_bytes(bytes(1000))
         os.utime(own, (number, number))
         folders.append(own)
+    monkeypatch.setattr(engines, "KEEP_BYTES", 2500)
     engines.folder(str(tmp_path), "tensorrt", {}, GPU, "a", {})
     assert [f.is_dir() for f in folders] == [True, False, False, True]
 
