@@ -54,7 +54,7 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
         "outliers": outliers.outliers(series.blocks).to_json(),
         **({"sustained": sustain.to_json(series)} if job.scenario.sustain_ms else {}),
         **_split(series), **_paced(m), **more,
-        "warnings": [*remarks, *facts.warnings, *series.warnings, *m.warnings, *_luck(m), *still,
+        "warnings": [*remarks, *m.subject.remarks, *facts.warnings, *series.warnings, *m.warnings, *_luck(m), *still,
                      *(few if series.calls < needed else ())],
     }  # fmt: skip
 

@@ -21,11 +21,11 @@ from edgelathe.measure.interleave import Series
 from edgelathe.measure.plan import Scenario
 from edgelathe.model.types import Model
 
-#: Time that a query of the offline scenario takes at least: long beside what starting the streams costs.
-QUERY_MS = 100.0
+#: Most bytes of data that a device is given to run on.
+FED = 64 << 20
 
-#: Most samples of such a query.
-MOST = 1 << 16
+#: Time that a query of the offline scenario takes at least, long beside what starting its calls costs, and its samples.
+QUERY_MS, MOST = 100.0, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Subject:
     model: Model
     options: SessionOptions
     inputs: Mapping[str, NDArray[np.generic]]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,21 @@ def subjects(
     models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset | None, batch: int,
     seed: int,
 ) -> list[Subject]:  # fmt: skip
-    """Models with inputs: the data bound to each, or random ones. Raises UserError where the data do not fit."""
+    """Models with inputs: the data bound to each, or random ones. Raises UserError where the data do not fit.
+
+    Of data larger than FED bytes so many samples are taken, evenly spread: a device has to hold them all.
+    """
     made = []
     for (name, model), how in zip(models, options, strict=True):
-        inputs = dataset.bind(data, model.signature, name).inputs if data else None
-        random = {} if inputs else random_inputs(model.signature, seed, samples=max(4, batch))
-        made.append(Subject(name, model, how, inputs or random))
+        if data is None:
+            made.append(Subject(name, model, how, random_inputs(model.signature, seed, samples=max(4, batch))))
+            continue
+        bound = dataset.bind(data, model.signature, name)
+        n, size = len(bound), sum(a.nbytes for a in bound.inputs.values())
+        kept = min(n, max(1, FED * n // max(1, size)))
+        remark = () if kept == n else (f"timed on {kept:,} of {n:,} samples, evenly spread",)
+        few = bound if kept == n else dataset.take(bound, np.arange(kept) * n // kept)
+        made.append(Subject(name, model, how, few.inputs, remark))
     return made
 
 
