@@ -144,20 +144,19 @@ def _rounds(s: _Subject, node: Mapping[str, Any], rounds: int, calls: int) -> Ro
 
 
 def _kernels(s: _Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
-    """The layers that each node's name mentions; else those that the host's runtime says it makes."""
+    """The layers that each node's name mentions, or what it puts out where the host makes the same of the model."""
     place = {layer.outputs[0]: i for i, layer in enumerate(s.layers)}
-    made: dict[str, marked.Made] | None = None
+    made = marked.made_for(s.marks.model, s.options)
 
     def positions(numbers: Sequence[int]) -> tuple[int, ...]:
         return tuple(place[o] for o in (s.marks.outputs[k] for k in numbers) if o in place)
 
     kernels = []
     for node in nodes:
-        named, reads = positions(marked.marks(node["name"])), None
-        if not named and node["op"] not in MOVES:
-            made = marked.made_for(s.marks.model, s.options) if made is None else made
-            if node["name"] in made:
-                named, reads = positions(made[node["name"]].outputs), positions(made[node["name"]].inputs)
+        named, known = positions(marked.marks(node["name"])), made.get(node["name"])
+        if known and not named and node["op"] not in MOVES:
+            named = positions(known.outputs)
+        reads = None if known is None or known.inputs is None else positions(known.inputs)
         moved = node["op"] in MOVES and all(s.layers[i].op != node["op"] for i in named) and not node["within"]
         kernels.append(Kernel(node["op"], () if moved else named, reads))
     return kernels

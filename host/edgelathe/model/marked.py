@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgelathe.core.provider_options import of_runtime
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from edgelathe.core.device import SessionOptions
     from edgelathe.model.types import Model
 
+#: Keeps the weights out of what ONNX Runtime writes.
+_SMALL = {
+    "session.optimized_model_external_initializers_file_name": "weights",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "0",
+}
 _MARK = re.compile(r"~(\d+)[.~]")
 
 
@@ -60,16 +66,17 @@ def marks(name: str) -> tuple[int, ...]:
 
 
 class Made(NamedTuple):
-    """A node that a runtime made: marks of the tensors that it puts out and of those that it reads."""
+    """A node that a runtime made: marks of the tensors that it puts out and of those that it reads (None: unknown)."""
 
     outputs: tuple[int, ...]
-    inputs: tuple[int, ...]
+    inputs: tuple[int, ...] | None
 
 
 def made_for(model: Model, options: SessionOptions) -> dict[str, Made]:
     """The nodes that ONNX Runtime makes of a marked model on this host, by name.
 
-    Nodes that fusions named anew are told by what they put out. Empty where the host has no such provider.
+    Nodes that fusions named anew are told by what they put out, and what they cover by what they read. Empty where the
+    host has no such provider.
     """
     import tempfile
     from pathlib import Path
@@ -81,18 +88,20 @@ def made_for(model: Model, options: SessionOptions) -> dict[str, Made]:
         path = Path(folder) / "optimized.onnx"
         so = ort.SessionOptions()
         so.optimized_model_filepath, so.log_severity_level = str(path), 4
-        so.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        so.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "0")
         try:
+            for key, value in {**of_runtime(options.config), **_SMALL}.items():
+                so.add_session_config_entry(key, str(value))
             ort.InferenceSession(model.data, so, providers=[options.provider])
             optimized = onnx.load(str(path), load_external_data=False)
         except Exception:  # a provider that is not here, or one that compiles its nodes: the names must do
             return {}
-    return {
-        node.name: Made(marks(" ".join(node.output)), marks(" ".join(node.input)))
-        for node in optimized.graph.node
-        if node.name
-    }
+    given = {v.name for v in optimized.graph.input} | {t.name for t in optimized.graph.initializer} | {""}
+    return {n.name: Made(marks(" ".join(n.output)), _read(n, given)) for n in optimized.graph.node if n.name}
+
+
+def _read(node: onnx.NodeProto, given: set[str]) -> tuple[int, ...] | None:
+    made = [i for i in node.input if i not in given]
+    return marks(" ".join(made)) if all(marks(i) for i in made) else None
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
