@@ -107,4 +107,6 @@ def test_without_the_cuda_runtime_the_module_is_of_no_use(with_tensorrt, linear)
     agent = with_tensorrt("10.3.0", cuda=False)
     asked = {"format": "onnx", "runtime": "tensorrt", "provider": "TensorRT", "threads": 1, "config": {}}
     error = agent.refused("open", model=agent.put(linear), **asked)
-    assert (error["kind"], "libcudart" in error["what"]) == ("missing", True)
+    assert error["kind"] == "missing"  # there is none, or one that finds no driver
+    assert "cuda" in error["what"].lower() or "libcudart" in error["what"]
+    assert "trtexec" in error["mend"]
