@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from edgelathe.core.interval import Interval
 from edgelathe.core.result import Latency
-from edgelathe.stats.latency import STATISTICS, claim, statistic, summarize
+from edgelathe.stats.latency import QUANTILES, STATISTICS, bounded, claim, statistic, summarize
 from edgelathe.stats.quantile import samples_needed
+from support.simulated import KINDS, latencies, true_quantile
 
 
 def exponential(blocks, size, seed=0):
@@ -79,3 +80,21 @@ def test_statistic_by_name():
     assert statistic("mean")(samples) == 4
     with pytest.raises(KeyError):
         statistic("p12")
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_intervals_cover_the_truth_of_every_kind_of_series(kind):
+    rng, runs, hits = np.random.default_rng(3), 240, {"p50": 0, "p95": 0}
+    for i in range(runs):
+        series = latencies(rng, kind, *((10, 50), (20, 25), (40, 10))[i % 3])
+        ordered = np.sort(series.reshape(-1))
+        for name in hits:
+            hits[name] += true_quantile(kind, QUANTILES[name]) in bounded(list(series), ordered, name, 0.025)[1]
+    # three standard errors of the simulation below 94%
+    assert all(hit / runs >= 0.94 - 3 * math.sqrt(0.06 * 0.94 / runs) for hit in hits.values()), hits
+
+
+def test_a_claim_for_more_looks_is_wider():
+    blocks = exponential(20, 50)
+    once, often = claim(blocks, "p50"), claim(blocks, "p50", looks=9)
+    assert often.lower < once.lower < once.value == often.value < once.upper < often.upper

@@ -93,3 +93,9 @@ def true_quantile(kind: str, q: float) -> float:
         below = sum(w * _normal.cdf(math.log(middle / v) / 0.05) for v, w in zip(levels, weights, strict=True))
         low, high = (middle, high) if below < q else (low, middle)
     return high
+
+
+def answers(rng: np.random.Generator, lost: int, won: int, total: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of the first 1, 2, ... of `total` samples in random order were lost, and won."""
+    order = rng.permutation(total)
+    return np.cumsum(order < lost), np.cumsum((order >= lost) & (order < lost + won))

@@ -60,20 +60,16 @@ class Steady:
 def steady_state(times_s: Sequence[float], medians: Sequence[float], throttled: Sequence[bool] = ()) -> Steady:
     """Onset of a slowdown and the steady state, from medians of equally long windows that began at `times_s`.
 
-    Levels are parted at the change points of Pettitt's test (1979, A non-parametric approach to the change-point
-    problem), first of the whole run and then of each part (binary segmentation), each at 1% and by LEAST of the level
-    at least. The test takes windows as independent; where they wander it is LEAST that keeps it from seeing levels (in
-    simulations with a spread of 2% and a correlation of 0.8 in none of 100 runs). The steady state is the last part.
-    `throttled` says for each window whether the device reported it. Raises ValueError for no window, or lengths that
-    differ, or a median that is not above 0.
+    Levels are parted at change points, first of the whole run and then of each part (binary segmentation): where two
+    medians leave the least absolute deviation, if Pettitt's test (1979, A non-parametric approach to the change-point
+    problem) sees a change at 1% and it is LEAST of the level at least. The test takes windows as independent; where
+    they wander it is LEAST that keeps it from seeing levels (in simulations with a spread of 2% and a correlation of
+    0.8 an onset was seen in 2 of 200 runs without one). The steady state is the last part. `throttled` says for each
+    window whether the device reported it. Raises ValueError for no window, or lengths that differ, or a median that is
+    not above 0.
     """
     values = np.asarray(medians, np.float64)
-    if (
-        not len(values)
-        or not (values > 0).all()
-        or len(times_s) != len(values)
-        or len(throttled) not in (0, len(values))
-    ):
+    if not len(values) == len(times_s) > 0 or len(throttled) not in (0, len(values)) or not (values > 0).all():
         raise ValueError(f"{len(times_s)} times, {len(values)} medians above 0, {len(throttled)} flags")
     starts = [0, *_changes(values, 0)]
     levels = [float(np.median(part)) for part in np.split(values, starts[1:])]
@@ -102,11 +98,13 @@ def _changes(values: NDArray[np.float64], at: int) -> list[int]:
 
 def _change(values: NDArray[np.float64]) -> int | None:
     n = len(values)
-    below = 2 * np.cumsum(ranks(values)) - np.arange(1, n + 1) * (n + 1)  # Pettitt's U after each value
-    inner = np.abs(below[SHORTEST - 1 : n - SHORTEST])
-    split = int(inner.argmax()) + SHORTEST
-    before, after = float(np.median(values[:split])), float(np.median(values[split:]))
-    if abs(math.log(after / before)) < math.log1p(LEAST):
+    sums = 2 * np.cumsum(ranks(values)) - np.arange(1, n + 1) * (n + 1)  # Pettitt's U after each value
+    if 2 * math.exp(-6 * float(np.abs(sums).max()) ** 2 / (n**3 + n**2)) > 0.01:
         return None
-    p = 2 * math.exp(-6 * float(inner.max()) ** 2 / (n**3 + n**2))
-    return split if p < 0.01 else None
+    split = min(range(SHORTEST, n - SHORTEST + 1), key=lambda i: _spread(values[:i]) + _spread(values[i:]))
+    before, after = float(np.median(values[:split])), float(np.median(values[split:]))
+    return split if abs(math.log(after / before)) >= math.log1p(LEAST) else None
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    return float(np.abs(values - np.median(values)).sum())

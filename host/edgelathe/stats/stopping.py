@@ -54,7 +54,7 @@ def decide(
     probability at most `alpha`, over all `looks`. What lies between, a drop below the limit whose bound is above it,
     goes on to the last sample (without `prove`).
     """
-    if not 0 <= lost + won <= n <= total:
+    if min(lost, won) < 0 or not lost + won <= n <= total:
         raise ValueError(f"{lost} lost and {won} won of {n} of {total}")
 
     def unproved(all_lost: int, all_won: int) -> bool:
