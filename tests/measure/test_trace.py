@@ -83,6 +83,15 @@ def test_models_fused_in_different_ways_are_compared_where_both_have_borders():
     assert [x["layers"] for x in lines if x["layers"]] == [["conv", "bn", "act"], ["fc", "soft"]]
 
 
+def test_the_name_of_an_output_that_a_conversion_took_over_is_that_of_the_layer_before_it():
+    small = [layer("c", "QLinearConv", "x", 1000), layer("y_q", "SOFTMAX", "c"), layer("y", "DEQUANTIZE", "y_q")]
+    large = [layer("c", "Conv", "x", 1000), layer("y", "SOFTMAX", "c")]
+    a = trace(large, [row((0,), 2.0, "Conv"), row((1,), 1.0, "SOFTMAX")])
+    b = trace(small, [row((0,), 1.0, "Conv", "int8"), row((1, 2), 0.5, "SOFTMAX", "int8")])
+    soft = next(x for x in compare(a, b) if x["layers"] == ["y"])
+    assert (soft["kind"], soft["verdict"]) == ("operator", "faster")
+
+
 def test_a_difference_within_the_profiler_s_own_time_decides_nothing():
     a, b = ([row((i,), ms, "k", cost=1.0) for i in range(5)] for ms in (4.0, 4.5))
     assert {x["verdict"] for x in compare(trace(FLOAT, a), trace(FLOAT, b))} == {"slower"}

@@ -69,10 +69,13 @@ def _onto(layers: Sequence[Layer], b: Trace) -> tuple[tuple[int, ...], ...]:
     mine: list[int | None] = [
         names.get(x.name, next((outputs[o] for o in x.outputs if o in outputs), None)) for x in b.layers
     ]
-    for i, x in enumerate(b.layers):  # a conversion in front of an output has taken over its name
+    made = {o: i for i, x in enumerate(b.layers) for o in x.outputs}
+    for i, x in enumerate(b.layers):  # a conversion in front of an output has taken over the name of what it converts
         at = mine[i]
         if at is not None and x.op in CONVERSIONS and layers[at].op not in CONVERSIONS:
-            mine[i] = None
+            mine[i], source = None, made.get(x.inputs[0]) if x.inputs else None
+            if source is not None and mine[source] is None:
+                mine[source] = at
     kernels = []
     for row in b.rows:
         named = tuple(dict.fromkeys(at for at in (mine[i] for i in row.layers) if at is not None))
