@@ -8,7 +8,7 @@ import pytest
 from edgelathe.core.budget import parse_all
 from edgelathe.device.errors import ModelFailure
 from edgelathe.measure import bench as benches
-from edgelathe.measure import turns
+from edgelathe.measure import interleave, turns
 from edgelathe.measure.bench import bench_document, code
 from edgelathe.measure.cooldown import cool_down
 from edgelathe.measure.plan import Job, scenario
@@ -256,3 +256,24 @@ def test_sustained_models_follow_one_another_and_are_not_compared(monkeypatch):
     assert (cold["onset_s"], cold["settled_s"]) == (None, 0.0)
     assert len(hot["windows"]) == 40
     assert [line["verdict"] for line in document["budget"]] == ["missed", "met"]
+
+
+def test_a_run_that_never_settles_has_no_steady_figure():
+    device = FakeDevice()
+    device._calls = (lambda i: 1e6 * (1 + i / 8000) + i % 7,)
+    limits = parse_all(["latency.sustained<=10ms"])
+    document = bench(device, scenario=scenario(sustain_ms=20_000), limits=limits)
+    (r,) = document["results"]
+    assert r["sustained"]["steady_ms"] is None
+    assert any("--sustain more" in w for w in r["warnings"])
+    assert document["budget"][0]["verdict"] == "undecided"
+
+
+def test_millions_of_samples_are_summed_up_from_fewer_and_counted_whole(monkeypatch):
+    monkeypatch.setattr(interleave, "MANY", 100)
+    device = FakeDevice()
+    device._calls = (lambda i: 1e6 + (5e7 if i == 333 else i % 100),)
+    (r,) = bench(device)["results"]
+    assert r["latency_ms"]["n"] > 400
+    assert r["latency_ms"]["max"] > 50
+    assert r["outliers"]["n"] == 1

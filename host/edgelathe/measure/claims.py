@@ -8,6 +8,7 @@ from edgelathe.core import budget
 from edgelathe.core.budget import Limit
 from edgelathe.core.claim import Claim
 from edgelathe.core.result import BudgetLine
+from edgelathe.measure.interleave import thinned
 from edgelathe.measure.looks import per_sample, statistic
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured
@@ -33,7 +34,7 @@ def claims(m: Measured, more: Mapping[str, Claim], *, sustained: bool = False) -
 
 def time(m: Measured, name: str) -> Claim:
     """One statistic of a query in ms; its bounds hold wherever the bench ended, and for another process."""
-    groups = [g.blocks for g in m.groups]
+    groups = [thinned(g.blocks) for g in m.groups]
     return processes.claim(groups, name) if len(groups) > 1 else latency.claim(groups[0], name, looks=m.looks)
 
 

@@ -16,7 +16,7 @@ from edgelathe.device.errors import ModelFailure
 from edgelathe.measure import claims as claimed
 from edgelathe.measure import conditions, sustain
 from edgelathe.measure.grade import grade
-from edgelathe.measure.interleave import Series
+from edgelathe.measure.interleave import Series, thinned
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured
 from edgelathe.stats import drift, latency, outliers, processes, ratio, throughput
@@ -70,10 +70,11 @@ def failed(m: Measured, probe: Probe, remarks: Sequence[str]) -> dict[str, Any]:
 
 def times(m: Measured) -> dict[str, Any]:
     """`latency_ms`: values, two-sided 95% intervals (`_ci`) and one-sided upper 95% bounds (`_bound`)."""
-    groups = [g.blocks for g in m.groups]
+    groups, every = [thinned(g.blocks) for g in m.groups], [b for g in m.groups for b in g.blocks if len(b)]
     found = processes.summarize(groups) if len(groups) > 1 else latency.summarize(groups[0])
     bounds = {f"{s}_bound": _finite(claimed.time(m, s).upper) for s in STATISTICS}
-    return {**found.to_json(), **bounds}
+    ends = {"min": min(int(b.min()) for b in every) / 1e6, "max": max(int(b.max()) for b in every) / 1e6}
+    return {**found.to_json(), **ends, "n": sum(map(len, every)), **bounds}
 
 
 def comparison(a: Measured, b: Measured, job: Job) -> dict[str, Any]:

@@ -71,6 +71,9 @@ class Series:
         del self.blocks[rounds:], self.conditions[rounds:], self.more[rounds:]
 
 
+#: Most samples that a statistic is computed from; of more every second, third, ... counts.
+MANY = 2_000_000
+
 #: Fewest calls of a block whose first is left out: it runs with the caches of the session before it.
 COLD = 10
 
@@ -125,6 +128,12 @@ def bench(
     for i in live:
         series[i].warnings += _remarks(series[i], plan)
     return series
+
+
+def thinned(blocks: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Every k-th sample of each block, k the least that leaves MANY: long runs of quick models have millions."""
+    k = max(1, -(-sum(map(len, blocks)) // MANY))
+    return [b[::k] for b in blocks]
 
 
 def _goes_on(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgelathe.core.claim import Claim
 from edgelathe.measure.cooldown import hottest
-from edgelathe.measure.interleave import Series, Timeable
+from edgelathe.measure.interleave import Series, Timeable, thinned
 from edgelathe.stats import latency
 from edgelathe.stats.settle import Steady, steady_state
 
@@ -64,7 +64,8 @@ def sustain(
         series.conditions.append(timed.conditions)
         series.more.append(timed.more)
         series.wall_ms += float(timed.more.get("wall_ns") or timed.ns.sum()) / 1e6
-        last, passed = windows(series)[-1], series.wall_ms / 1000
+        last, _ = _window(series, len(series.blocks) - 1, 0.0)
+        passed = series.wall_ms / 1000
         tick(f"{passed:.0f} of {sustain_ms / 1000:.0f} s · {last}", min(1.0, series.wall_ms / sustain_ms))
     return series
 
@@ -72,14 +73,21 @@ def sustain(
 def windows(series: Series) -> list[Window]:
     """The windows of a sustained series."""
     found, at = [], 0.0
-    for ns, conditions, more in zip(series.blocks, series.conditions, series.more, strict=True):
-        took = float(more.get("wall_ns") or ns.sum()) / 1e9
-        after = conditions.get("after") or {}
-        p50, p95 = (float(v) / 1e6 for v in np.percentile(ns, [50, 95]))
-        clock = max((after.get("clocks_khz") or {}).values(), default=None)
-        found.append(Window(at, p50, p95, len(ns), hottest(after) or None, clock, conditions.get("throttled")))
+    for i in range(len(series.blocks)):
+        window, took = _window(series, i, at)
+        found.append(window)
         at += took
     return found
+
+
+def _window(series: Series, i: int, at: float) -> tuple[Window, float]:
+    """Window i, which began at `at` seconds, and how long it took."""
+    ns, conditions, more = series.blocks[i], series.conditions[i], series.more[i]
+    took = float(more.get("wall_ns") or ns.sum()) / 1e9
+    after = conditions.get("after") or {}
+    p50, p95 = (float(v) / 1e6 for v in np.percentile(ns, [50, 95]))
+    clock = max((after.get("clocks_khz") or {}).values(), default=None)
+    return Window(at, p50, p95, len(ns), hottest(after) or None, clock, conditions.get("throttled")), took
 
 
 def steady(series: Series) -> Steady:
@@ -96,7 +104,7 @@ def steady_claim(series: Series) -> Claim:
     """
     found = steady(series)
     claim = latency.claim(_after(series, found), "p50")
-    return claim if found.settled else replace(claim, lower=-math.inf, upper=math.inf)
+    return claim if _is_steady(found) else replace(claim, lower=-math.inf, upper=math.inf)
 
 
 def to_json(series: Series) -> dict[str, Any]:
@@ -107,8 +115,8 @@ def to_json(series: Series) -> dict[str, Any]:
     low, high = got.ci["p50"].low, got.ci["p50"].high
     hot = next((w.t_s for w in all_ if w.throttled), None)
     return {
-        "steady_ms": {"value": got.p50, "low": low, "high": high} if found.settled else None,
-        "settled_s": found.since_s if found.settled else None, "onset_s": found.onset_s, "throttled_s": hot,
+        "steady_ms": {"value": got.p50, "low": low, "high": high} if _is_steady(found) else None,
+        "settled_s": found.since_s if _is_steady(found) else None, "onset_s": found.onset_s, "throttled_s": hot,
         "before_ms": found.before, "slowdown": found.level / found.before if found.before else None,
         "windows": [w.to_json() for w in all_],
     }  # fmt: skip
@@ -116,9 +124,16 @@ def to_json(series: Series) -> dict[str, Any]:
 
 def remarks(series: Series) -> list[str]:
     """What is to be said of a run that came to nothing steady."""
-    return [] if steady(series).settled else ["latency was still changing when the time was up: give --sustain more"]
+    return (
+        [] if _is_steady(steady(series)) else ["latency was still changing when the time was up: give --sustain more"]
+    )
+
+
+def _is_steady(found: Steady) -> bool:
+    """Whether there is a level that the run came to, and stayed at for long enough to bound it."""
+    return found.settled and math.isfinite(found.low) and math.isfinite(found.high)
 
 
 def _after(series: Series, found: Steady) -> list[NDArray[np.int64]]:
     at = next(i for i, w in enumerate(windows(series)) if w.t_s >= found.since_s)
-    return series.blocks[at:]
+    return thinned(series.blocks[at:])
