@@ -99,3 +99,19 @@ def test_a_failure_while_running_is_one_line():
 def test_session_entries_reach_the_runtime():
     options = SessionOptions("onnxruntime", "CPUExecutionProvider", config={"session.intra_op.allow_spinning": "0"})
     assert len(run.session(two_by_two(1), options)({n: np.ones((1, 2), np.float32) for n in "ab"})) == 2
+
+
+def test_entries_that_are_not_the_runtimes_own_are_left_to_whom_they_are_for(data_dir):
+    folder = data_dir / "cifar10_resnet8"
+    with np.load(folder / "eval.npz") as z:
+        x = z["x"][:2].astype(np.float32)
+    for name, runtime, provider, entries in [
+        ("model.onnx", "onnxruntime", "CPUExecutionProvider", {"edgelathe.io_binding": "1", "provider.x": "1"}),
+        ("model.tflite", "ai-edge-litert", "CPU", {"edgelathe.kernels": "reference"}),
+        ("model.tflite", "ai-edge-litert", "CPU", {"edgelathe.xnnpack": "0"}),
+    ]:
+        model = io.load(folder / name)
+        fed = {model.signature.inputs[0].name: x}
+        (plain,) = run.outputs(model, fed, SessionOptions(runtime, provider))
+        (got,) = run.outputs(model, fed, SessionOptions(runtime, provider, 1, entries))
+        np.testing.assert_allclose(got, plain, rtol=1e-3, atol=1e-5)

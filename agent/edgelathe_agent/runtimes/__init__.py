@@ -117,7 +117,9 @@ def choice(found: Entries, name: str, values: Tuple[str, ...]) -> str:
 def installed(runtime: str) -> bool:
     """Whether the package of a runtime is there, or the program that stands in for it; either may still fail."""
     row = RUNTIMES[runtime]
-    return importlib.util.find_spec(row.package) is not None or bool(row.program and programs.find(row.program))
+    if importlib.util.find_spec(row.package) is not None:
+        return True
+    return bool(row.program and (programs.find(row.program) or programs.packages(row.package)))
 
 
 def module(runtime: str) -> Any:

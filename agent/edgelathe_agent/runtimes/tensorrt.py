@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import subprocess
+import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -134,7 +135,10 @@ def _flags(name: str, found: Entries, file: onnx_file.File) -> trtexec.Flags:
 def _module() -> Any:
     """The Python module; None where there is none, or it is for another Python and there is the program instead."""
     if importlib.util.find_spec("tensorrt") is None:
-        return None
+        folder = programs.packages("tensorrt")
+        if folder is None:
+            return None
+        sys.path.append(folder)  # last: what the environment has comes first
     try:
         return importlib.import_module("tensorrt")
     except ImportError:

@@ -101,7 +101,8 @@ def accelerated(probe: Probe) -> str:
 
     for choice in profile.load(probe.profile).runtimes if probe.profile else ():
         runtime = probe.runtime(choice.runtime)
-        if runtime and choice.provider in runtime.providers and choice.provider not in _CPU:
+        hidden = choice.runtime in FROM_INDEX  # others are found from within an environment too
+        if runtime and hidden and choice.provider in runtime.providers and choice.provider not in _CPU:
             return f"{runtime.name} {runtime.version} with {choice.provider}"
     return ""
 
@@ -186,7 +187,7 @@ _CLEAR = (
     'for n in "$@"; do rm -rf "./$n" || exit 5; done; cd / && rmdir "$r" 2>/dev/null || ls -A "$r"'
 )  # fmt: skip
 #: All names that the agent makes in its root (edgelathe_agent.tidy.OURS), the marker's folder last.
-OURS = ("cas", "venv", "venv.new", "venvs", "tmp", "tune", "agent")
+OURS = ("cas", "engines", "venv", "venv.new", "venvs", "tmp", "tune", "agent")
 
 
 def _clear(target: Target, ssh_config: Path | None, why: DeviceError) -> tuple[str, ...]:
