@@ -43,15 +43,17 @@ def measure(
 
 
 def _energy(device: Device, m: Measured, job: Job, gauge: Gauge, extra: Extra, tick: Tick) -> None:
-    with opened(device, [m.subject], job.scenario, job.require_provider) as (got,):
-        if not isinstance(got, Opened):
-            m.warnings.append(f"energy: {got.what}")
-            return
-        lane = got.lane
-        load = replace(lane.load, period_ms=job.scenario.period_ms)
-        found = energy.measure(
-            gauge, got.session, load=load, samples=lane.width, tick=lambda part: tick("energy", part)
-        )
+    try:
+        with opened(device, [m.subject], job.scenario, job.require_provider) as (got,):
+            if not isinstance(got, Opened):
+                raise got
+            found = energy.measure(
+                gauge, got.session, load=replace(got.lane.load, period_ms=job.scenario.period_ms),
+                samples=got.lane.width, tick=lambda part: tick("energy", part),
+            )  # fmt: skip
+    except ModelFailure as e:
+        m.warnings.append(f"energy: {e.what}")
+        return
     extra.fields["energy"] = found.to_json()
     m.warnings += found.warnings
     if found.claim:
