@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from typing import IO, Any, Dict, Iterable, List, Optional, Tuple
+from typing import IO, Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from edgelathe_agent.protocol import AgentError
 
@@ -22,8 +22,6 @@ Event = Dict[str, Any]
 _KERNEL = "_kernel_time"
 #: Name of the event that encloses all others of a call.
 _CALL = "model_run"
-#: Events that the runtime keeps; it drops those beyond a million, and we read them all into memory.
-MOST_EVENTS = 60_000
 
 
 class Profile:
@@ -80,47 +78,71 @@ def by_node(events: Iterable[Event]) -> Dict[str, Any]:
     "times": how often it ran, "ns": [of each call]}. The time of nodes in a subgraph is not in that of the node that
     holds it. Every microsecond of the kernels is in one node.
     """
-    kept = [e for e in events if e.get("ph") == "X" and (_is_kernel(e) or e.get("name") == _CALL)]
-    # Whoever encloses another starts no later and ends no earlier.
-    kept.sort(key=lambda e: (e["ts"], -e["dur"], e["name"] != _CALL))
     call_ns: List[int] = []
-    nodes: Dict[Tuple[str, str, str], Dict[str, Any]] = {}
-    open_: List[Tuple[int, Optional[Dict[str, Any]]]] = []
-    for e in kept:
-        start, end, ns = e["ts"], e["ts"] + e["dur"], e["dur"] * 1000
-        while open_ and open_[-1][0] <= start:
-            open_.pop()
-        if e["name"] == _CALL:
+    nodes: Dict[Tuple[str, str, str], Event] = {}
+    holders: List[Tuple[int, Optional[Event]]] = []  # those that the next event may lie in: end and node
+    for span in _spans(events):
+        end, ns = span.start + span.length, span.length * 1000
+        while holders and holders[-1][0] <= span.start:
+            holders.pop()
+        if span.kernel is None:
             call_ns.append(ns)
-            open_ = [(end, None)]
+            holders = [(end, None)]
             continue
         if not call_ns:
             continue
-        holder = open_[-1][1] if open_ else None
-        node = _node(nodes, e, holder)
+        holder = holders[-1][1] if holders else None
+        node = _node(nodes, span.kernel, holder)
         node["ns"].extend([0] * (len(call_ns) - len(node["ns"])))
         node["ns"][-1] += ns
         node["times"] += 1
         if holder is not None:
             holder["ns"][-1] -= ns
-        open_.append((end, node))
+        holders.append((end, node))
     for node in nodes.values():
         node["ns"].extend([0] * (len(call_ns) - len(node["ns"])))
     return {"calls": len(call_ns), "call_ns": call_ns, "nodes": list(nodes.values())}
 
 
-def _is_kernel(event: Event) -> bool:
-    return event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL)
+class _Kernel(NamedTuple):
+    """What all runs of a node have in common."""
+
+    name: str
+    op: str
+    provider: str
+    types: Tuple[str, ...]
 
 
-def _node(nodes: Dict[Tuple[str, str, str], Dict[str, Any]], event: Event, holder: Optional[Dict[str, Any]]) -> Event:
-    name, args = event["name"][: -len(_KERNEL)], event.get("args", {})
+class _Span(NamedTuple):
+    """One event in microseconds; `kernel` None: a whole call."""
+
+    start: int
+    length: int
+    kernel: Optional[_Kernel]
+
+
+def _spans(events: Iterable[Event]) -> List[_Span]:
+    """Calls and kernels by start; who holds another comes before it. Little is kept of each: a device is small."""
+    shared: Dict[_Kernel, _Kernel] = {}
+    spans = []
+    for e in events:
+        name, kernel = str(e.get("name", "")), None
+        if e.get("cat") == "Node" and name.endswith(_KERNEL):
+            args = e.get("args", {})
+            types = tuple(next(iter(t), "") for t in args.get("input_type_shape") or [] if isinstance(t, dict))
+            made = _Kernel(name[: -len(_KERNEL)], str(args.get("op_name", "")), str(args.get("provider", "")), types)
+            kernel = shared.setdefault(made, made)
+        elif name != _CALL:
+            continue
+        spans.append(_Span(int(e["ts"]), int(e["dur"]), kernel))
+    spans.sort(key=lambda s: (s.start, -s.length, s.kernel is not None))
+    return spans
+
+
+def _node(nodes: Dict[Tuple[str, str, str], Event], kernel: _Kernel, holder: Optional[Event]) -> Event:
     within = None if holder is None else holder["name"]
-    key = (name, str(args.get("op_name", "")), str(within or ""))
-    if key not in nodes:
-        types = [next(iter(t), "") for t in args.get("input_type_shape") or [] if isinstance(t, dict)]
-        nodes[key] = {
-            "name": name, "op": key[1], "provider": str(args.get("provider", "")), "types": types, "within": within,
-            "times": 0, "ns": [],
-        }  # fmt: skip
-    return nodes[key]
+    return nodes.setdefault(
+        (kernel.name, kernel.op, str(within or "")),
+        {"name": kernel.name, "op": kernel.op, "provider": kernel.provider, "types": list(kernel.types),
+         "within": within, "times": 0, "ns": []},
+    )  # fmt: skip

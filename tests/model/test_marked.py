@@ -57,6 +57,19 @@ def test_a_fusion_is_told_by_what_it_puts_out_and_reads():
     norm = g.op("Div", gap, g.op("Sqrt", g.op("Add", var, g.const(np.float32(1e-5)))))
     scaled = g.op("Mul", norm, g.const(np.ones(6, np.float32)))
     model = g.build(g.op("Neg", g.op("Add", scaled, g.const(np.ones(6, np.float32)))), ("n", 6))
-    made = marked.made_for(marked.mark(model).model, CPU)
+    made = marked.made_for(marked.mark(model), CPU)
     assert marked.Made(outputs=(9,), inputs=(0,)) in made.values()
-    assert marked.made_for(model, SessionOptions("onnxruntime", "NoSuchProvider")) == {}
+    assert marked.made_for(marked.mark(model), SessionOptions("onnxruntime", "NoSuchProvider")) == {}
+
+
+def test_a_kernel_named_after_an_output_of_the_model_is_known():
+    g = Graph()
+    h = g.op("Relu", g.conv("x", 3, 8))
+    m = marked.mark(g.build([h, g.op("Sigmoid", h)]))
+    assert list(m.kept.values()) == [1, 2]
+    first, second = m.kept
+    assert m.numbers(first + "_nchwc") == (1,)
+    assert m.numbers(second) == (2,)
+    assert m.numbers("ReorderOutput_token_3") == ()
+    made = marked.made_for(m, CPU)
+    assert {k for name in made for k in m.numbers(name)} >= {1, 2} or {0, 2} <= {k for n in made for k in m.numbers(n)}

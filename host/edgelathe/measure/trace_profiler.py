@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: The profiler cuts times off to whole microseconds: on average it loses half of one.
 _CUT_OFF_NS = 500.0
 #: Events that the agent reads at the end, all calls together; more would take too much of a small device's memory.
-_MOST_EVENTS = 60_000
+_MOST_EVENTS = 40_000
 #: What the profiler does for a kernel beside each tensor whose shape it writes down, in tensors. From chains of tiny
 #: operators (1 input: 1.4 us on x86), float models (3 inputs: 2.4 us) and integer ones (8 inputs: 3.3 us).
 _RECORD = 2
@@ -146,14 +146,14 @@ def _rounds(s: _Subject, node: Mapping[str, Any], rounds: int, calls: int) -> Ro
 def _kernels(s: _Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
     """The layers that each node's name mentions, or what it puts out where the host makes the same of the model."""
     place = {layer.outputs[0]: i for i, layer in enumerate(s.layers)}
-    made = marked.made_for(s.marks.model, s.options)
+    made = marked.made_for(s.marks, s.options)
 
     def positions(numbers: Sequence[int]) -> tuple[int, ...]:
         return tuple(place[o] for o in (s.marks.outputs[k] for k in numbers) if o in place)
 
     kernels = []
     for node in nodes:
-        named, known = positions(marked.marks(node["name"])), made.get(node["name"])
+        named, known = positions(s.marks.numbers(node["name"])), made.get(node["name"])
         if known and not named and node["op"] not in MOVES:
             named = positions(known.outputs)
         reads = None if known is None or known.inputs is None else positions(known.inputs)

@@ -7,7 +7,7 @@ Runtimes fuse nodes, and name what they make after a node or a tensor of the ori
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,10 +30,21 @@ _MARK = re.compile(r"~(\d+)[.~]")
 
 @dataclass(frozen=True)
 class Marked:
-    """`model` computes what the original does; `outputs[k]`: what node k's first output is called in the original."""
+    """`model` computes what the original does; `outputs[k]`: what node k's first output is called in the original.
+
+    `kept`: nodes by those of their outputs that are the model's and keep their names.
+    """
 
     model: Model
     outputs: tuple[str, ...]
+    kept: Mapping[str, int]
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """The nodes that a name of a node or tensor mentions; none: the runtime made it up."""
+        found = marks(name)
+        if not found:
+            found = tuple(k for o, k in self.kept.items() if name == o or name.startswith(o + "_"))[-1:]
+        return found
 
 
 def mark(model: Model) -> Marked:
@@ -57,7 +68,10 @@ def mark(model: Model) -> Marked:
             _rename(inner, names)
             inner.name = f"~{k}~{i}"
     del graph.value_info[:], graph.quantization_annotation[:]
-    return Marked(onnx_model.from_proto(proto, model.name), outputs)
+    own = {v.name for v in graph.output}
+    ends = {o: k for k, node in enumerate(graph.node) for o in node.output if o in own}
+    kept_ends = dict(sorted(ends.items(), key=lambda item: len(item[0])))  # the longest that fits is the last
+    return Marked(onnx_model.from_proto(proto, model.name), outputs, kept_ends)
 
 
 def marks(name: str) -> tuple[int, ...]:
@@ -72,7 +86,7 @@ class Made(NamedTuple):
     inputs: tuple[int, ...] | None
 
 
-def made_for(model: Model, options: SessionOptions) -> dict[str, Made]:
+def made_for(marked: Marked, options: SessionOptions) -> dict[str, Made]:
     """The nodes that ONNX Runtime makes of a marked model on this host, by name.
 
     Nodes that fusions named anew are told by what they put out, and what they cover by what they read. Empty where the
@@ -91,17 +105,18 @@ def made_for(model: Model, options: SessionOptions) -> dict[str, Made]:
         try:
             for key, value in {**of_runtime(options.config), **_SMALL}.items():
                 so.add_session_config_entry(key, str(value))
-            ort.InferenceSession(model.data, so, providers=[options.provider])
+            ort.InferenceSession(marked.model.data, so, providers=[options.provider])
             optimized = onnx.load(str(path), load_external_data=False)
         except Exception:  # a provider that is not here, or one that compiles its nodes: the names must do
             return {}
     given = {v.name for v in optimized.graph.input} | {t.name for t in optimized.graph.initializer} | {""}
-    return {n.name: Made(marks(" ".join(n.output)), _read(n, given)) for n in optimized.graph.node if n.name}
+    nodes = [n for n in optimized.graph.node if n.name]
+    return {n.name: Made(tuple(k for o in n.output for k in marked.numbers(o)), _read(n, given, marked)) for n in nodes}
 
 
-def _read(node: onnx.NodeProto, given: set[str]) -> tuple[int, ...] | None:
-    made = [i for i in node.input if i not in given]
-    return marks(" ".join(made)) if all(marks(i) for i in made) else None
+def _read(node: onnx.NodeProto, given: set[str], marked: Marked) -> tuple[int, ...] | None:
+    made = [marked.numbers(i) for i in node.input if i not in given]
+    return tuple(k for numbers in made for k in numbers) if all(made) else None
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
