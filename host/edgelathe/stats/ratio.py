@@ -80,13 +80,13 @@ def effective_pairs(logs: NDArray[np.float64]) -> float:
     """How many independent pairs these are worth for what neighbours share, from the ranks of their values.
 
     Sessions live in processes of their own, and one may sit beside a busy neighbour for several rounds, which the
-    random order within a round does not cancel. All of them where neighbours are not seen to be alike (one-sided 20%):
+    random order within a round does not cancel. All of them where neighbours are not seen to be alike (one-sided 30%):
     the estimate's own noise would cost width. Ranks, so that a disturbed pair does not hide what is shared.
     """
     n = len(logs)
     centred = ranks(logs) - (n + 1) / 2
     total = float(centred @ centred)
-    if n < 4 or total == 0 or float(centred[1:] @ centred[:-1]) / total < 0.84 / math.sqrt(n) - 1 / n:
+    if n < 4 or total == 0 or float(centred[1:] @ centred[:-1]) / total < 0.52 / math.sqrt(n) - 1 / n:
         return float(n)
     return effective_size([centred])
 
