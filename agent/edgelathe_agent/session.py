@@ -95,7 +95,12 @@ class Session:
                               batch if batched[name] else None)
                 for name, d in dims.items()
             }  # fmt: skip
-            engine.bind({name: s.buffer for name, s in samples.items()}, batch)
+            try:
+                engine.bind({name: s.buffer for name, s in samples.items()}, batch)
+            except BaseException:
+                for s in samples.values():
+                    s.close()
+                raise
             self._streams.append(Stream(engine, list(samples.values()), batch, n))
         self._memory.note(self._engine.gpu_bytes)
         self._batch, self._n = batch, n

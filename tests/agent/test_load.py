@@ -141,6 +141,18 @@ def test_a_cpu_that_is_not_there_is_refused_with_those_that_are(agent, linear, c
     assert agent.children() == []
 
 
+def test_feeds_that_a_runtime_refuses_leave_no_file_open(agent, data_dir):
+    name = opened(agent, data_dir, "ai-edge-litert")
+    x = images(data_dir, 2)[:, :31]
+    fed = {name: {"sha256": agent.put(np.ascontiguousarray(x).tobytes()), "dtype": "float32", "shape": list(x.shape)}}
+    (child,) = agent.children()
+    agent.feed(1, **{name: images(data_dir, 2)})
+    before = len(list(Path(f"/proc/{child}/fd").iterdir()))
+    for _ in range(5):
+        agent.refused("feed", session=1, inputs=fed)
+    assert len(list(Path(f"/proc/{child}/fd").iterdir())) <= before
+
+
 def test_a_cold_session_answers_as_a_warm_one(agent, data_dir):
     name = opened(agent, data_dir, "onnxruntime", cold=True)
     agent.feed(1, **{name: images(data_dir, 1)})
