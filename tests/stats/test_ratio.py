@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from edgelathe.stats.ratio import calls_needed, compare, joined, signed_rank_quantile
+from edgelathe.stats.ratio import MOST_PAIRS, calls_needed, compare, joined, signed_rank_quantile
 
 
 def measured(rng, pairs, ratio=1.0, drift=0.0, noise=0.01, size=20):
@@ -92,6 +92,14 @@ def test_tails_join_blocks_until_they_have_samples():
     assert [len(y) for _, y in groups] == [100, 100]
     assert sum(len(x) for x, _ in groups) == 300
     assert len(joined(pairs[:2], "p99")) == 1
+
+
+def test_a_long_run_is_compared_quickly_and_uses_all_its_blocks():
+    pairs = [(np.array([100 + i % 7]), np.array([90 + i % 5])) for i in range(6000)]
+    groups = joined(pairs, "p50")
+    assert len(groups) == MOST_PAIRS
+    assert sum(len(x) for x, _ in groups) == 6000
+    assert compare(*zip(*pairs, strict=True)).verdict == "faster"
 
 
 @pytest.mark.parametrize("name", ["p50", "p90", "p95", "p99", "mean"])

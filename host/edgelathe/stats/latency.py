@@ -22,17 +22,17 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 STATISTICS: tuple[str, ...] = (*QUANTILES, "mean")
 
 
-def summarize(blocks_ns: BlocksNs) -> Latency:
+def summarize(blocks_ns: BlocksNs, looks: int = 1) -> Latency:
     """Percentiles, mean, least and most of all samples, in ms, with two-sided 95% intervals.
 
     `blocks_ns` holds the samples of each block in the order they were taken, int64 nanoseconds. Intervals are those
-    of `bounded` at 0.025. min <= p50 <= p90 <= p95 <= p99 <= max, and each statistic lies within its interval.
-    Raises ValueError where there is no sample.
+    of `bounded`; with `looks` = K they hold although the measurement ended at any of K looks. min <= p50 <= p90 <= p95
+    <= p99 <= max, and each statistic lies within its interval. Raises ValueError where there is no sample.
     """
     blocks, ordered = _milliseconds(blocks_ns)
     values, ci = {}, {}
     for name in STATISTICS:
-        values[name], ci[name] = bounded(blocks, ordered, name, 0.025)
+        values[name], ci[name] = bounded(blocks, ordered, name, repeated(0.025, looks))
     return Latency(**values, min=float(ordered[0]), max=float(ordered[-1]), n=len(ordered), ci=ci)
 
 

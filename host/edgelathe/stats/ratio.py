@@ -23,6 +23,9 @@ Blocks = Sequence[NDArray[np.generic]]
 FEWEST_PAIRS = 6
 """With fewer pairs no interval has 95%: all signs alike have probability 2/2^n."""
 
+MOST_PAIRS = 500
+"""More pairs than these are joined: exact ranks take time that grows with the third power."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -94,13 +97,16 @@ def effective_pairs(logs: NDArray[np.float64]) -> float:
 def joined(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]], name: str) -> list[tuple[Any, Any]]:
     """Neighbouring pairs of blocks joined into about as many groups as give each side 1/(1-q) samples a group.
 
-    Mean and median need no more than a block has. A tail percentile of fewer samples would be their maximum.
+    Mean and median need no more than a block has. A tail percentile of fewer samples would be their maximum. There are
+    never more than MOST_PAIRS groups.
     """
     q = QUANTILES.get(name, 0.5)
-    if q <= 0.5:
+    groups = min(len(pairs), MOST_PAIRS)
+    if q > 0.5:
+        least = min(sum(map(len, side)) for side in zip(*pairs, strict=True))
+        groups = max(1, min(groups, round(least * (1 - q))))
+    if groups == len(pairs):
         return list(pairs)
-    least = min(sum(map(len, side)) for side in zip(*pairs, strict=True))
-    groups = max(1, min(len(pairs), round(least * (1 - q))))
     return [
         (np.concatenate([pairs[i][0] for i in group]), np.concatenate([pairs[i][1] for i in group]))
         for group in np.array_split(np.arange(len(pairs)), groups)
