@@ -141,7 +141,7 @@ def test_a_cpu_that_is_not_there_is_refused_with_those_that_are(agent, linear, c
     assert agent.children() == []
 
 
-def test_feeds_that_a_runtime_refuses_leave_no_file_open(agent, data_dir):
+def test_refused_feeds_leave_no_file_open(agent, data_dir):
     name = opened(agent, data_dir, "ai-edge-litert")
     x = images(data_dir, 2)[:, :31]
     fed = {name: {"sha256": agent.put(np.ascontiguousarray(x).tobytes()), "dtype": "float32", "shape": list(x.shape)}}
