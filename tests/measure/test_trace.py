@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from edgelathe.core.device import SessionOptions
+from edgelathe.measure.trace import _remarks as remarks
 from edgelathe.measure.trace_compare import compare
 from edgelathe.measure.trace_prefixes import monotone
 from edgelathe.measure.trace_rows import HELD_UP, OUTSIDE, Estimate, Row, Trace, centre, middle, reconciled
-from edgelathe.model.graph import Layer
+from edgelathe.model import io
+from edgelathe.model.graph import Layer, layers
 from support import cli, schemas
 
 CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
@@ -77,6 +79,20 @@ def test_what_fell_back_to_another_provider_is_named():
     assert notes["MemcpyToHost"] == ["MemcpyToHost added"]
 
 
+def test_that_a_gpu_s_kernels_are_only_launched_is_said():
+    cuda = trace(FLOAT, [row((0, 1, 2, 3, 4), 0.5, "Conv", provider="CUDAExecutionProvider")])
+    assert any("launch" in w for w in remarks([cuda], []))
+    assert not any("launch" in w for w in remarks([before()], []))
+
+
+def test_what_float_parts_and_conversions_cost_is_summed_up_where_it_matters():
+    rows = [row((0,), 0.3, "QuantizeLinear"), row((1, 2, 3, 4, 5), 1.0, "QLinearConv", "uint8")]
+    b = trace(INTEGER, [*rows, row((6,), 1.5, "QGemm", "uint8"), row((7,), 0.5, "Softmax")])
+    float_part, conversions = remarks([before(), b], compare(before(), b))
+    assert "Softmax stays in float32" in float_part
+    assert "QuantizeLinear" in conversions
+
+
 def test_models_fused_in_different_ways_are_compared_where_both_have_borders():
     rows = [row((0,), 1.0, "Conv"), row((1, 2), 0.5, "Mul"), row((3, 4), 1.0, "Fused")]
     lines = compare(before(), trace(FLOAT, rows))
@@ -141,7 +157,7 @@ def test_a_real_onnx_model_and_its_integer_form(resnet, tmp_path):
     cli.run("compress", resnet / "model.onnx", "--recipe", "int8", "--data", resnet / "calib.npz", "-o", small)
     document = cli.answer("trace", resnet / "model.onnx", small, "--rounds", 6, "--data", resnet / "eval.npz")
     schemas.validate(document)
-    names = [layer["name"] for layer in cli.answer("inspect", resnet / "model.onnx")["layers"]]
+    names = [x.name for x in layers(io.load(resnet / "model.onnx"))]
     for m in document["models"]:
         assert (m["method"], m["profiled_ms"] > 0) == ("profiler", True)
         assert sum(r["ms"] for r in m["rows"]) == pytest.approx(m["total_ms"], rel=1e-6)
@@ -163,7 +179,7 @@ def test_a_real_tflite_model_by_parts(resnet):
     (m,) = document["models"]
     assert (m["method"], m["profiled_ms"], len(m["rows"])) == ("prefixes", None, 3)
     covered = [n for r in m["rows"] for n in r["layers"]]
-    assert covered == [layer["name"] for layer in cli.answer("inspect", resnet / "model.tflite")["layers"]]
+    assert covered == [x.name for x in layers(io.load(resnet / "model.tflite"))]
     assert sum(r["ms"] for r in m["rows"]) == pytest.approx(m["total_ms"], rel=1e-6)
     assert any("cut off" in w for w in document["warnings"])
 

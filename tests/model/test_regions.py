@@ -57,6 +57,14 @@ def test_layers_before_the_first_kernel_go_to_it():
     assert regions(graph, [Kernel("Conv", (1,))]) == [(0, 1)]
 
 
+def test_compiled_parts_have_the_largest_parts_that_no_other_kernel_names():
+    kernels = [Kernel("TRT_0", (), whole=True), Kernel("Add", (3,)), Kernel("TRT_1", (), whole=True)]
+    assert regions(RESIDUAL, kernels) == [(0, 1, 2), (3,), (4, 5)]
+    assert regions(RESIDUAL, [Kernel("TRT_0", (), whole=True)]) == [tuple(range(6))]
+    diamond = layers("a = Conv(x)", "b = Conv(y)", "c = Add(a,b)", "d = Relu(c)")
+    assert regions(diamond, [Kernel("TRT_0", (), whole=True), Kernel("Relu", (3,))]) == [(0, 1, 2), (3,)]
+
+
 def test_families():
     assert {family(op) for op in ("Conv", "FusedConv", "QLinearConv", "NhwcFusedConv", "ConvInteger")} == {"Conv"}
     assert {family(op) for op in ("MatMul", "Gemm", "QGemm", "DynamicQuantizeMatMul", "MatMulNBits")} == {"MatMul"}

@@ -18,7 +18,7 @@ def trace(
     model: ModelArgument,
     after: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL2]", help="The same model compressed, to compare.", show_default=False),
+        typer.Argument(metavar="MODEL2", help="The same model compressed, to compare.", show_default=False),
     ] = None,
     device: DeviceOption = "local",
     data: Annotated[str | None, typer.Option(metavar="D", help="Run on these samples, not on random ones.")] = None,

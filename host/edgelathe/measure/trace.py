@@ -24,6 +24,8 @@ Tick = Callable[[str, float], None]
 
 #: Share of a call below which what a model pays for float parts and conversions is told in its rows only.
 _WORTH = 0.01
+#: Providers that hand their kernels to a GPU and go on.
+_LAUNCHING = frozenset(f"{name}ExecutionProvider" for name in ("CUDA", "ROCM", "MIGraphX", "Dml", "WebGpu"))
 #: How operators are timed, by the runtime.
 METHODS = {"onnxruntime": profile, "ai-edge-litert": by_prefixes, "tflite-runtime": by_prefixes}
 
@@ -93,6 +95,12 @@ def _remarks(traces: Sequence[Trace], layers: Sequence[dict[str, Any]]) -> list[
                 f"{t.name}: of each kernel's time {taken * 1000:.1f} us on average are taken as the profiler's own, so "
                 "that all add up to an unprofiled call; times of a few us are uncertain by as much"
             )
+    launched = [t.name for t in traces if t.method == "profiler" and any(r.provider in _LAUNCHING for r in t.rows)]
+    if launched:
+        out.append(
+            f"{', '.join(launched)}: kernels on a GPU run after they were launched, and the profiler sees the launch; "
+            "their time is in the rows that wait for them (copies to the host, the end of the call)"
+        )
     if len({t.method for t in traces}) > 1:
         out.append("the two models were traced in different ways and not in turns: small differences mean nothing")
     for mark in (" stays in ", " fell back to "):

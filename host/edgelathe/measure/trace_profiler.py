@@ -30,6 +30,11 @@ _MOST_EVENTS = 40_000
 #: What the profiler does for a kernel beside each tensor whose shape it writes down, in tensors. From chains of tiny
 #: operators (1 input: 1.4 us on x86), float models (3 inputs: 2.4 us) and integer ones (8 inputs: 3.3 us).
 _RECORD = 2
+#: Providers that compile parts of a graph into one kernel each.
+_COMPILING = frozenset(
+    f"{name}ExecutionProvider"
+    for name in ("Tensorrt", "NvTensorRTRTX", "OpenVINO", "QNN", "CoreML", "Nnapi", "VitisAI")
+)
 #: Type names of ONNX Runtime's profile.
 _DTYPES = {"float": "float32", "double": "float64", "bfloat16": "bfloat16"}
 
@@ -158,7 +163,8 @@ def _kernels(s: _Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
             named = positions(known.outputs)
         reads = None if known is None or known.inputs is None else positions(known.inputs)
         moved = node["op"] in MOVES and all(s.layers[i].op != node["op"] for i in named) and not node["within"]
-        kernels.append(Kernel(node["op"], () if moved else named, reads))
+        whole = not named and node["provider"] in _COMPILING and node["op"] not in MOVES
+        kernels.append(Kernel(node["op"], () if moved else named, reads, whole))
     return kernels
 
 

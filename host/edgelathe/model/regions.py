@@ -22,11 +22,13 @@ class Kernel:
     """What ran: its operator, and the layers (by position) that its name mentions; none: it is the runtime's own.
 
     `reads`: the layers whose outputs it takes in, where that is known: all between them and the named ones are its own.
+    `whole`: a part of the graph that a provider compiled, whose name tells none of its layers.
     """
 
     op: str
     named: tuple[int, ...]
     reads: tuple[int, ...] | None = None
+    whole: bool = False
 
 
 def family(op: str) -> str:
@@ -40,8 +42,9 @@ def regions(layers: Sequence[Layer], kernels: Sequence[Kernel]) -> list[tuple[in
     """Positions of the layers that each kernel covers, ascending; kernels in the order in which they ran.
 
     Each layer goes to the kernel that names it. Of the others, those between a named layer and the nearest one before
-    it that does what the kernel does were fused into it (a convolution named after its activation); then each goes to
-    the kernel of the layer before it (activations, sums, rounding), where there is none to that of the one behind it.
+    it that does what the kernel does were fused into it (a convolution named after its activation); compiled parts have
+    the largest connected ones of those that are left; then each goes to the kernel of the layer before it (activations,
+    sums, rounding), where there is none to that of the one behind it.
     Layers that no kernel can have run (folded into constants) are nowhere.
     """
     owner: dict[int, int] = {}
@@ -62,6 +65,10 @@ def regions(layers: Sequence[Layer], kernels: Sequence[Kernel]) -> list[tuple[in
         elif kinds and family(kernel.op) not in kinds:
             for at in _way_back(layers, before, kernel, owner):
                 owner[at] = number
+    compiled = [number for number, kernel in enumerate(kernels) if kernel.whole]
+    largest = sorted(_parts(before, owner), key=len, reverse=True)[: len(compiled)]
+    for number, part in zip(compiled, sorted(largest), strict=False):
+        owner.update(dict.fromkeys(part, number))
     order = range(len(layers))
     _adopt((i for i in order if layers[i].op not in _FORWARD), before, owner, max)
     _adopt(reversed(order), after, owner, min)
@@ -78,6 +85,21 @@ def _adopt(
     for i in order:
         if i not in owner and (owners := [owner[s] for s in beside[i] if s in owner]):
             owner[i] = choose(owners)
+
+
+def _parts(before: Sequence[Sequence[int]], owner: dict[int, int]) -> list[list[int]]:
+    """Layers that nobody has claimed, in connected parts, each ascending."""
+    part: dict[int, list[int]] = {}
+    for at, sources in enumerate(before):
+        if at in owner:
+            continue
+        mine = [at]
+        for s in sources:
+            if s not in owner and part[s] is not mine:
+                mine = sorted({*mine, *part[s]})
+                part.update(dict.fromkeys(mine, mine))
+        part[at] = mine
+    return list({id(p): p for p in part.values()}.values())
 
 
 def _between(before: Sequence[Sequence[int]], ends: Sequence[int], stop: set[int]) -> list[int]:
