@@ -20,8 +20,10 @@ Ask = Callable[[Array], Answer]
 """Outputs of the first samples -> whether the limits are surely kept (`in`) or broken (`out`) by all samples."""
 
 
-def settled(metric: Metric, limits: Sequence[Limit], labels: Array, total: int, base: Array | None) -> Ask:
-    """The question that accuracy limits put to an evaluation, by `stopping.decide`; samples must be in random order.
+def settled(
+    metric: Metric, limits: Sequence[Limit], labels: Array, total: int, base: Array | None, *, lenient: bool = False
+) -> Ask:
+    """The question that accuracy limits put to an evaluation, by `stats.stopping`; samples must be in random order.
 
     Args:
         metric: only shares are settled early, others go on to the end.
@@ -29,25 +31,26 @@ def settled(metric: Metric, limits: Sequence[Limit], labels: Array, total: int, 
         labels: [total] as from `metrics.targets`.
         total: number of samples.
         base: outputs of the model that drops are counted against; None: there is none, and drops stay open.
+        lenient: limits are judged by the value, not by its bound.
     """
     score = metric.per_sample
     asked = [limit for limit in limits if limit.metric in ("accuracy", "accuracy.drop") and not limit.relative]
     if not asked or score is None or metric.unit != "share":
         return lambda _: "continue"
     base_ok = None if base is None else score(base, labels).astype(bool)
-    always = np.ones(total, bool)
 
     def ask(got: Array) -> Answer:
         n = len(got)
         ok = score(got, labels[:n]).astype(bool)
-        answers: list[str] = []
+        answers: list[Answer] = []
         for limit in asked:
-            # A share of at least v is a drop of at most 1 - v from a model that is always right.
-            before, most = (base_ok, limit.value) if limit.metric == "accuracy.drop" else (always, 1 - limit.value)
-            if before is None:
+            if limit.metric == "accuracy":
+                answers.append(stopping.decide_share(int(ok.sum()), n, total, limit.value, lenient=lenient))
+            elif base_ok is None:
                 return "continue"
-            lost, won = int((before[:n] & ~ok).sum()), int((~before[:n] & ok).sum())
-            answers.append(stopping.decide(lost, won, n, total, most))
+            else:
+                lost, won = int((base_ok[:n] & ~ok).sum()), int((~base_ok[:n] & ok).sum())
+                answers.append(stopping.decide(lost, won, n, total, limit.value, lenient=lenient))
         if "out" in answers:
             return "out"
         return "in" if all(a == "in" for a in answers) else "continue"
