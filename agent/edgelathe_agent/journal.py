@@ -12,17 +12,18 @@ import json
 import os
 from typing import Any, Dict, Iterator, Optional
 
+_FIELDS = {"boot", "files", "jetson", "until"}
 JOURNAL, CLOCKS, LOCK, HOLD = "journal.json", "clocks.conf", "lock", "hold"
 
 
 def load(folder: str) -> Optional[Dict[str, Any]]:
-    """The journal; None where there is none, or none that was written to its end."""
+    """{"boot", "files": {path: [was, ours]}, "jetson", "until"}; None where there is none, or none of this form."""
     try:
         with open(os.path.join(folder, JOURNAL)) as f:
             found: Dict[str, Any] = json.load(f)
     except (OSError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) and _FIELDS <= set(found) else None
 
 
 def note(folder: str, journal: Dict[str, Any]) -> None:

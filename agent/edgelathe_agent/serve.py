@@ -198,7 +198,8 @@ def _tidy(agent: Agent) -> None:
     if os.path.isdir(os.path.join(agent.root, "tune")):
         from edgelathe_agent import tune
 
-        agent.recovered, _ = tune.recover("/", agent.root)
+        with contextlib.suppress(OSError):  # of another login: it can be asked all the same
+            agent.recovered, _ = tune.recover("/", agent.root)
     archives = program()[0][0]
     if os.path.dirname(archives) == os.path.join(agent.root, "agent"):
         from edgelathe_agent.tidy import old_archives

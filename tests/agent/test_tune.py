@@ -322,6 +322,39 @@ def test_keeping_needs_a_time(rock, home):
         tune.apply(rock, home, keep=True, seconds=0)
 
 
+def test_an_agent_that_starts_puts_back_what_a_killed_one_left_and_says_so(start, tmp_path):
+    setting = tmp_path / "scaling_governor"
+    setting.write_text("performance")
+    folder = str(tmp_path / "root" / tune.FOLDER)
+    with journal.locked(folder, make=True):
+        note(folder, read("/", "proc/sys/kernel/random/boot_id") or "", {str(setting): ["ondemand", "performance"]})
+    found = start().ask("probe").head
+    assert [(c["what"], c["was"], c["is"]) for c in found["recovered"]] == [(str(setting), "performance", "ondemand")]
+    assert setting.read_text() == "ondemand"
+    assert found["tuning"] is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"boot": ""}'])
+def test_a_broken_journal_stops_no_agent(start, tmp_path, text):
+    folder = tmp_path / "root" / tune.FOLDER
+    folder.mkdir(parents=True)
+    (folder / journal.JOURNAL).write_text(text)
+    assert start().ask("probe").head["recovered"] == []
+    assert not folder.exists()
+
+
+def test_wiping_puts_back_first(start, tmp_path):
+    agent = start()
+    setting = tmp_path / "scaling_governor"
+    setting.write_text("performance")
+    folder = str(agent.root / tune.FOLDER)
+    with journal.locked(folder, make=True):
+        note(folder, read("/", "proc/sys/kernel/random/boot_id") or "", {str(setting): ["ondemand", "performance"]})
+    assert agent.ask("wipe").head["left"] == []
+    assert setting.read_text() == "ondemand"
+    assert not agent.root.exists()
+
+
 def test_the_agent_tunes_recovers_and_leaves_no_journal(start, tmp_path):
     agent = start()
     answer = agent.ask("tune", on=True, keep=False, seconds=0).head
