@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +259,30 @@ def test_the_folder_says_what_its_engines_are_for(tmp_path):
     own = Path(engines.folder(str(tmp_path), "tensorrt", {"tensorrt": "8.5"}, GPU, "m", {}))
     about = json.loads((own.parent / "about.json").read_text())
     assert about == {"runtime": "tensorrt", "versions": {"tensorrt": "8.5"}, "gpu": GPU}
+
+
+def test_a_provider_that_does_not_start_is_told_with_the_reason():
+    words = (
+        "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void "
+        "onnxruntime::python::RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, "
+        "const onnxruntime::ProviderOptions&) "
+        "Please install TensorRT libraries as mentioned in the GPU requirements page.\n"
+    )  # as ONNX Runtime 1.31 says it
+    assert providers.reason(words) == "Please install TensorRT libraries as mentioned in the GPU requirements page."
+    assert len(providers.reason("x" * 9999)) == 240
+
+
+def test_the_library_that_a_provider_lacks_is_named(tmp_path):
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path / "capi"
+    folder.mkdir()
+    (tmp_path / "empty.c").write_text("int nothing;\n")
+    subprocess.run([cc, "-shared", "-o", str(tmp_path / "libwanted.so.9"), str(tmp_path / "empty.c")], check=True)
+    provider = str(folder / "libonnxruntime_providers_cuda.so")
+    command = [cc, "-shared", "-Wl,--no-as-needed", "-o", provider, str(tmp_path / "empty.c"), "-L", str(tmp_path)]
+    subprocess.run([*command, "-l:libwanted.so.9"], check=True)
+    said = providers.missing_library("CUDAExecutionProvider", str(tmp_path / "__init__.py"))
+    assert "libwanted.so.9" in said
+    assert providers.missing_library("TensorrtExecutionProvider", str(tmp_path / "__init__.py")) == ""

@@ -3,7 +3,6 @@ buffers there."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import time
@@ -53,19 +52,23 @@ class Session(Engine):
         self.warnings = []
         self.provider = CPU
         self._bound: Optional[Binding] = None
+        self._failed = ""
         self._io_binding = choice(config, "io_binding", ("0", "1")) == "1"
-        self._plan = providers.plan(provider, threads, config.provider, path, root, ort.__version__)
         there = self._asked in ort.get_available_providers()
+        providers.check(provider, config.provider)
+        self._plan = providers.plan(
+            provider if there else CPU, threads, config.provider if there else {}, path, root, ort.__version__
+        )
         self._profile = Profile(root) if profile else None
-        options = self._options(config, there)
+        options = self._options(config)
         start = time.perf_counter()
-        self._session = self._start(options, self._plan.chain if there else [(CPU, {})])
+        self._session = self._start(options, self._plan.chain)
         if self._profile is not None:
             self._profile.hold()
         self.inputs = [_info(i) for i in self._session.get_inputs()]
         self.outputs = [_info(o) for o in self._session.get_outputs()]
-        self._started = self._asked in self._session.get_providers()
-        if self._plan.engines and self._started:
+        self._used = self._session.get_providers()
+        if self._plan.engines and self._asked in self._used:
             self._call_once()
             self.build_ms = self._plan.build_ms((time.perf_counter() - start) * 1e3)
 
@@ -78,18 +81,21 @@ class Session(Engine):
             self.warnings.append(
                 f"{self._asked} is not in this onnxruntime (it has {there}): every node runs on the CPU"
             )
-        elif not self._started:
-            if not self.warnings:
-                self.warnings.append(f"{self._asked} did not start: every node runs on the CPU")
-        else:
-            counts = placement(self._session, self._path, self._plan.chain)
-            total, mine = sum(counts.values()), counts.get(self._asked, 0)
-            self.provider = max(counts, key=lambda p: counts[p], default=CPU)
-            if not counts:
-                self.warnings.append("which provider runs the nodes could not be found out")
-            elif mine < total:
-                rest = ", ".join(f"{n} on {p}" for p, n in sorted(counts.items()) if p != self._asked)
-                self.warnings.append(f"{self._asked} runs {mine} of {total} nodes, {rest}")
+            return
+        if self._asked not in self._used:
+            why = self._failed or providers.missing_library(self._asked, ort.__file__)
+            self.warnings.append(f"{self._asked} did not start" + (f" ({why})" if why else ""))
+        if self._used == [CPU]:
+            self.warnings[-1] += ": every node runs on the CPU"
+            return
+        counts = placement(self._session, self._path, [c for c in self._plan.chain if c[0] in self._used])
+        total, mine = sum(counts.values()), counts.get(self._asked, 0)
+        self.provider = max(counts, key=lambda p: counts[p], default=CPU)
+        if not counts:
+            self.warnings.append("which provider runs the nodes could not be found out")
+        elif mine < total:
+            rest = ", ".join(f"{n} on {p}" for p, n in sorted(counts.items()) if p != self._asked)
+            self.warnings.append(f"{self._asked} runs {mine} of {total} nodes, {rest}")
 
     def fork(self) -> Session:
         """The same InferenceSession, whose `run` may be called from several threads at once."""
@@ -97,7 +103,7 @@ class Session(Engine):
 
     def bind(self, buffers: Dict[str, Any], batch: int) -> None:  # noqa: ARG002 - it is in the arrays' shapes
         """`run` reads the arrays in place, on a GPU it copies them there."""
-        on_gpu = self._started and self._asked in _ON_GPU
+        on_gpu = self._on_gpu()
         if on_gpu or self._io_binding:
             self._bound = Binding(self._session, buffers, "cuda" if on_gpu else "cpu")
             self.run = self._bound.run
@@ -124,7 +130,7 @@ class Session(Engine):
 
     def gpu_bytes(self) -> Optional[int]:
         """What this process holds on a GPU, where one is used."""
-        if not self._started or self._asked not in _ON_GPU:
+        if not self._on_gpu():
             return None
         from edgelathe_agent.runtimes import cuda
 
@@ -137,7 +143,10 @@ class Session(Engine):
         self._session.end_profiling()
         return self._profile.events()
 
-    def _options(self, config: Entries, there: bool) -> Any:
+    def _on_gpu(self) -> bool:
+        return any(provider in _ON_GPU for provider in self._used)
+
+    def _options(self, config: Entries) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._plan.threads, 1
         options.log_severity_level = _ERROR_AND_ABOVE
@@ -146,29 +155,26 @@ class Session(Engine):
         try:
             for key, value in {**self._plan.entries, **config.session}.items():
                 options.add_session_config_entry(key, value)
-            if there and self._asked != CPU:
+            if len(self._plan.chain) > 1:
                 options.add_session_config_entry(RECORD, "1")
         except Exception as e:  # onnxruntime raises a dozen classes of its own
             raise AgentError("request", one_line(e), "see onnxruntime_session_options_config_keys.h") from None
         return options
 
     def _start(self, options: Any, chain: Sequence[Tuple[str, Dict[str, str]]]) -> Any:
-        """A session; on the CPU, with a warning, where the provider does not start. Its own fallback says nothing."""
-        try:
-            return ort.InferenceSession(self._path, options, providers=list(chain), enable_fallback=0)
-        except Exception as e:
-            if self._plan.refused(str(e)):
-                mend = f"see the page of {self._asked} in ONNX Runtime's documentation"
-                raise AgentError("request", f"{self._asked}: {one_line(e)}", mend) from None
-            failed = e
-            if len(chain) > 1:
-                with contextlib.suppress(Exception):
-                    session = ort.InferenceSession(self._path, options, providers=[CPU])
-                    self.warnings.append(
-                        f"{self._asked} did not start ({one_line(e, 200)}): every node runs on the CPU"
-                    )
-                    return session
-        raise AgentError("model", one_line(failed), "check it with `edgelathe inspect`")
+        """A session on the providers of the chain, or on those after the first that does not start.
+
+        ONNX Runtime's own fallback is left out: it tells nobody why.
+        """
+        for first in range(len(chain)):
+            try:
+                return ort.InferenceSession(self._path, options, providers=list(chain[first:]), enable_fallback=0)
+            except Exception as e:
+                if self._plan.refused(str(e)):
+                    mend = f"see the page of {self._asked} in ONNX Runtime's documentation"
+                    raise AgentError("request", f"{self._asked}: {one_line(e)}", mend) from None
+                self._failed, last = self._failed or providers.reason(str(e)), e
+        raise AgentError("model", one_line(last), "check it with `edgelathe inspect`")
 
     def _call_once(self) -> None:
         """TensorRT builds the engine of a model with open axes at its first call, which is not to be timed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from edgelathe_agent import engines, progress
@@ -39,17 +40,23 @@ class Plan(NamedTuple):
     def refused(self, words: str) -> bool:
         """Whether an error says that one of our provider options is unknown or has a bad value."""
         mine = [name for _, options in self.chain for name in options]
-        return any(name in words for name in mine) or "provider option" in words.lower()
+        told = any(word in words for word in ("option", "should be", "must be", "Failed to parse", "Failed to map"))
+        return "provider option" in words.lower() or (told and any(name in words for name in mine))
 
 
-def plan(provider: str, threads: int, options: Dict[str, str], path: str, root: str, version: str) -> Plan:
-    """For a model file at `path`, named by its sha256. Raises AgentError("request") for an option that is not known."""
+def check(provider: str, options: Dict[str, str]) -> None:
+    """Raises AgentError("request") for an option that the provider does not know and would ignore."""
     unknown = sorted(set(options) - set(_KNOWN[provider])) if provider in _KNOWN else []
     if unknown:
         there = ", ".join(_KNOWN[provider])
         raise AgentError(
             "request", f"{provider} has no option {unknown[0]!r}", f"it has {there}" if there else "leave it out"
         )
+
+
+def plan(provider: str, threads: int, options: Dict[str, str], path: str, root: str, version: str) -> Plan:
+    """For a model file at `path`, named by its sha256. Raises AgentError("request") as `check`, or for a path."""
+    check(provider, options)
     if provider == CPU:
         return Plan([(CPU, {})], threads, {})
     if provider == XNNPACK:
@@ -85,6 +92,25 @@ def _tensorrt(threads: int, options: Dict[str, str], path: str, root: str, versi
         progress.say("building engines for this GPU")
     chain = [(TENSORRT, {**cache, **options}), (CUDA, device), (CPU, {})]
     return Plan(chain, threads, {}, folder, before)
+
+
+def reason(words: str, limit: int = 240) -> str:
+    """What an error says, without the places in ONNX Runtime's source in front of it."""
+    text = re.sub(r"/\S+\.(?:cc|h|cu):\d+ .*?\)(?: const)? ", "", " ".join(words.split()))
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def missing_library(provider: str, package: str) -> str:
+    """Which library a provider of this build wants and does not find: ONNX Runtime logs that and goes on without."""
+    name = provider[: -len("ExecutionProvider")].lower()
+    path = os.path.join(os.path.dirname(package), "capi", f"libonnxruntime_providers_{name}.so")
+    if os.path.isfile(path):
+        try:
+            ctypes.CDLL(path)
+        except OSError as e:
+            if "cannot open shared object" in str(e):
+                return str(e)
+    return ""
 
 
 def at_least(version: str, major: int, minor: int) -> bool:
