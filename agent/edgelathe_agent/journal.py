@@ -23,7 +23,7 @@ def load(folder: str) -> Optional[Dict[str, Any]]:
             found: Dict[str, Any] = json.load(f)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and _FIELDS <= set(found) else None
+    return found if isinstance(found, dict) and set(found) >= _FIELDS else None
 
 
 def note(folder: str, journal: Dict[str, Any]) -> None:
