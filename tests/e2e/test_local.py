@@ -129,7 +129,7 @@ def test_a_fit_file_does_what_the_options_do(tmp_path: Path, digits: Path) -> No
 
 def test_bench_compares_models_in_turns(digits: Path) -> None:
     models = (digits / "digits.onnx", digits / "digits.tflite")
-    document = cli.answer("bench", *models, "--data", digits / "eval.npz", "--min-time", "1")
+    document = cli.answer("bench", *models, "--data", digits / "eval.npz", "--min-time", "1", "--cool-down", "0")
     assert [r["runtime"] for r in document["results"]] == ["onnxruntime", "ai-edge-litert"]
     for result in document["results"]:
         latency = result["latency_ms"]
@@ -228,7 +228,7 @@ def test_a_quantized_model_is_refused_by_the_steps_that_quantize(tmp_path: Path,
 
 def test_a_profile_of_another_machine_is_said_to_be(tmp_path: Path, digits: Path) -> None:
     other = "x86-cpu" if "arm" in __import__("platform").machine() else "jetson-orin-nano"
-    args = ("bench", digits / "digits.onnx", "--profile", other, "--min-time", "0.2", "--json")
+    args = ("bench", digits / "digits.onnx", "--profile", other, "--min-time", "0.2", "--cool-down", "0", "--json")
     warnings = json.loads(cli.run(*args).stdout)["results"][0]["warnings"]
     assert any(other in text for text in warnings)
 

@@ -116,7 +116,8 @@ def _sustained(s: Doc) -> str:
     steady = s.get("steady_ms")
     text = "did not come to a steady state"
     if steady:
-        text = f"steady at {units.plus_minus(steady['value'], steady['low'], steady['high'])} ms"
+        unit, factor = units.time_unit([steady["value"]])
+        text = f"steady at {units.plus_minus(*(steady[k] * factor for k in ('value', 'low', 'high')))} {unit}"
         text += f" from {span(s['settled_s'] * 1000)} on" if s.get("settled_s") else ""
         text += f", {s['slowdown']:.2f}x of the start" if s.get("slowdown") else ""
     if s.get("onset_s") is not None:
