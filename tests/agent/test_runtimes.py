@@ -270,6 +270,21 @@ def test_a_provider_that_does_not_start_is_told_with_the_reason():
     )  # as ONNX Runtime 1.31 says it
     assert providers.reason(words) == "Please install TensorRT libraries as mentioned in the GPU requirements page."
     assert len(providers.reason("x" * 9999)) == 240
+    words = (
+        "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:146 std::conditional_t<THRW, void, "
+        "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, int) [with ERRTYPE = cudaError; bool THRW = true] "
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm"
+    )
+    assert providers.reason(words) == ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version")
+    words = (
+        "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static "
+        "onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const "
+        "onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:182 Parse Unknown "
+        'provider option: "nonsense".\n'
+    )
+    made = providers.plan("CUDAExecutionProvider", 1, {"nonsense": "1"}, "/x", "/x", "1.31")
+    assert made.refused(words)
+    assert providers.reason(words) == 'Unknown provider option: "nonsense"'
 
 
 def test_the_library_that_a_provider_lacks_is_named(tmp_path):

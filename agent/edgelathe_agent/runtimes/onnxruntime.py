@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import time
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
@@ -61,6 +62,8 @@ class Session(Engine):
         )
         self._profile = Profile(root) if profile else None
         options = self._options(config)
+        if there and provider in _ON_GPU:
+            _preload()
         start = time.perf_counter()
         self._session = self._start(options, self._plan.chain)
         if self._profile is not None:
@@ -83,7 +86,7 @@ class Session(Engine):
             )
             return
         if self._asked not in self._used:
-            why = self._failed or providers.missing_library(self._asked, ort.__file__)
+            why = providers.missing_library(self._asked, ort.__file__) or self._failed
             self.warnings.append(f"{self._asked} did not start" + (f" ({why})" if why else ""))
         if self._used == [CPU]:
             self.warnings[-1] += ": every node runs on the CPU"
@@ -172,7 +175,7 @@ class Session(Engine):
             except Exception as e:
                 if self._plan.refused(str(e)):
                     mend = f"see the page of {self._asked} in ONNX Runtime's documentation"
-                    raise AgentError("request", f"{self._asked}: {one_line(e)}", mend) from None
+                    raise AgentError("request", f"{self._asked}: {providers.reason(str(e))}", mend) from None
                 self._failed, last = self._failed or providers.reason(str(e)), e
         raise AgentError("model", one_line(last), "check it with `edgelathe inspect`")
 
@@ -186,6 +189,13 @@ class Session(Engine):
             self._session.run(None, feed)
         except Exception as e:
             raise AgentError("model", one_line(e), "check it with `edgelathe inspect`") from None
+
+
+def _preload() -> None:
+    """CUDA's libraries where they came as packages of NVIDIA's, which the loader does not find by itself (1.21)."""
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None and importlib.util.find_spec("nvidia") is not None:
+        preload()
 
 
 def _info(arg: Any) -> Dict[str, Any]:

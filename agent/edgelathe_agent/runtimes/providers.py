@@ -21,6 +21,8 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _KNOWN: Dict[str, Tuple[str, ...]] = {CPU: (), XNNPACK: ("intra_op_num_threads",)}
 #: Options of TensorRT that name files to be written, which is the agent's to decide.
 _OURS = ("trt_engine_cache_path", "trt_timing_cache_path", "trt_ep_context_file_path")
+#: What matters in ONNX Runtime's errors (1.31), which name places in its source before and after it.
+_SAID = re.compile(r'CUDA failure \d+: [^;]*|Unknown provider option: "[^"]*"|Failed to parse provider option "[^"]*"')
 _SPINNING = "session.intra_op.allow_spinning"
 
 
@@ -96,7 +98,9 @@ def _tensorrt(threads: int, options: Dict[str, str], path: str, root: str, versi
 
 def reason(words: str, limit: int = 240) -> str:
     """What an error says, without the places in ONNX Runtime's source in front of it."""
-    text = re.sub(r"/\S+\.(?:cc|h|cu):\d+ .*?\)(?: const)? ", "", " ".join(words.split()))
+    text = " ".join(words.split())
+    found = _SAID.search(text)
+    text = found[0].strip() if found else re.sub(r"/\S+\.(?:cc|h|cu):\d+ .*?\)(?: const)? ", "", text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
