@@ -16,6 +16,7 @@ import pytest
 from edgelathe_agent import engines
 from edgelathe_agent.protocol import AgentError
 from edgelathe_agent.runtimes import cuda, entries, module, onnx_file, providers
+from edgelathe_agent.runtimes.binding import Binding
 
 CPU = "CPUExecutionProvider"
 GPU = {"name": "Orin", "capability": "8.7"}
@@ -73,6 +74,18 @@ def test_bound_outputs_whose_size_only_a_call_tells(load, onnx_model):
     engine = load("onnxruntime", model, edgelathe__io_binding="1")
     (where,) = answer(engine, x=np.array([[0, 1, 0, 1]], np.float32))
     assert where.tolist() == [[0, 0], [1, 3]]
+
+
+def test_a_call_that_copies_tells_its_parts(data_dir):
+    """As on a GPU, with copies from memory to memory."""
+    session = ort.InferenceSession(data_dir / "cifar10_resnet8" / "model.onnx", providers=[CPU])
+    x = images(data_dir, 1)
+    bound = Binding(session, {"input": x}, "cpu")
+    (got,) = bound.outputs(bound._there())
+    assert (got == session.run(None, {"input": x})[0]).all()
+    parts = bound.split()
+    assert list(parts) == ["copy_in_ns", "compute_ns", "copy_out_ns"]
+    assert all(ns > 0 for ns in parts.values())
 
 
 @pytest.mark.parametrize("binding", ["0", "1"])
