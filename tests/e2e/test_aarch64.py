@@ -151,6 +151,14 @@ def test_the_terminal_says_emulated_too(board: Board, resnet: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trace_names_the_model_s_layers_and_the_kernels_of_arm(board: Board, resnet: Path) -> None:
+    (traced,) = cli.answer("trace", resnet / "int8.onnx", "--device", "arm")["models"]
+    assert sum(row["kernel"] == "QLinearConv" for row in traced["rows"]) == 9
+    assert all(row["layer"] for row in traced["rows"] if row["op"] == "Conv")
+    assert traced["grade"]["letter"] == "D"
+
+
+@pytest.mark.slow
 def test_eval_gives_the_host_s_answers(board: Board, resnet: Path) -> None:
     files = (resnet / "model.onnx", resnet / "int8.onnx", resnet / "int8.tflite")
     there = cli.answer("eval", *files, "--data", resnet / "eval.toml", "--device", "arm")["results"]
@@ -181,14 +189,16 @@ def test_fit_takes_no_time_of_it_as_proof_unless_allowed(board: Board, resnet: P
 
 @pytest.mark.slow
 def test_a_dropped_connection_leaves_nothing_running(board: Board, resnet: Path) -> None:
-    process = cli.start("bench", resnet / "int8.onnx", "--device", "arm", *LONG)
-    wait(lambda: len(agents(board)) >= 2)  # the agent and the child that runs the model
+    process = cli.start("bench", resnet / "int8.onnx", "--device", "arm", "--tune", *LONG)
+    wait(lambda: len(agents(board)) >= 3)  # the agent, what puts the governor back, and the child that runs the model
+    wait(lambda: board.arm.governor == "performance")
     board.arm.cut()
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (3, "")
     assert err.strip().splitlines()[-1].startswith("error: arm: ")
     assert "Traceback" not in err
     wait(lambda: not agents(board))
+    assert board.arm.governor == "ondemand"
     assert cli.answer("device", "probe", "arm")["runtimes"]
 
 
@@ -204,6 +214,14 @@ def test_after_a_power_cut_it_is_as_it_was(board: Board, resnet: Path) -> None:
     board.arm.boot()
     probe = cli.answer("device", "probe", "arm")
     assert {"onnxruntime", "ai-edge-litert"} <= {r["name"] for r in probe["runtimes"]}
+
+
+@pytest.mark.slow
+def test_doctor_tunes_and_puts_back(board: Board) -> None:
+    cli.run("device", "doctor", "arm", "--tune")
+    assert board.arm.governor == "performance"
+    cli.run("device", "doctor", "arm", "--restore")
+    assert board.arm.governor == "ondemand"
 
 
 @pytest.mark.slow

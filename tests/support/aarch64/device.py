@@ -109,6 +109,11 @@ class Arm(sshd.Sshd):
         """Write a file of its /sys."""
         (self.sys / name).write_text(f"{value}\n")
 
+    @property
+    def governor(self) -> str:
+        """Of its processors' clock."""
+        return (self.sys / "devices/system/cpu/cpufreq/policy0/scaling_governor").read_text().strip()
+
     def heat(self, celsius: float) -> None:
         """Set its temperature."""
         self.set("class/thermal/thermal_zone0/temp", round(1000 * celsius))
