@@ -17,15 +17,40 @@ from support.pythons import interpreter
 PACKAGE = Path(__file__).parents[2] / "agent" / "edgelathe_agent"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("version", ["3.8", "3.13"])
-def test_a_model_runs_with_the_newest_runtime_for_this_python(start, data_dir, tmp_path, version):
-    subprocess.run([interpreter(version), "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "numpy", "onnxruntime"]
+def equipped(version: str, folder: Path, *requirements: str) -> str:
+    """A Python of that version in an environment of its own with the newest of these that there are for it."""
+    subprocess.run([interpreter(version), "-m", "venv", str(folder)], check=True)
+    python = str(folder / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary=:all:", *requirements]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"NO RUNTIME FOR PYTHON {version} TO BE HAD: {done.stderr.strip()[-200:]}")
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "runtime"), [("3.8", "tflite-runtime"), ("3.13", "ai-edge-litert")])
+def test_a_tflite_model_answers_as_the_host_s_runtime(start, data_dir, tmp_path, version, runtime):
+    from edgelathe.model import io, run
+
+    python = equipped(version, tmp_path / "venv", runtime, "numpy<2" if runtime == "tflite-runtime" else "numpy")
+    agent = start([python, "-m", "edgelathe_agent"])
+    with np.load(data_dir / "cifar10_resnet8" / "eval.npz") as z:
+        x = z["x"][:8].astype(np.float32)
+    path = data_dir / "cifar10_resnet8" / "model.tflite"
+    agent.open(path.read_bytes(), runtime)
+    (name,) = [i.name for i in io.load(path).signature.inputs]
+    agent.feed(1, **{name: x})
+    (here,) = run.outputs(io.load(path), {name: x})
+    np.testing.assert_allclose(agent.infer(1, 8)[0], here, atol=1e-4)
+    assert len(agent.ask("time", session=1, first=0, calls=3, min_ms=0).body) == 3 * 8
+    assert agent.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_a_model_runs_with_the_newest_runtime_for_this_python(start, data_dir, tmp_path, version):
+    python = equipped(version, tmp_path / "venv", "numpy", "onnxruntime")
     agent = start([python, "-W", "error", "-m", "edgelathe_agent"])
     with np.load(data_dir / "cifar10_resnet8" / "eval.npz") as z:
         x = z["x"][:8].astype(np.float32)

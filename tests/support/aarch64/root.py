@@ -127,7 +127,8 @@ def _packages(archives: Path, release: str) -> list[Path]:
     (state / "sources.list").write_text(f"deb {signed}{mirror} {release} main\n")
     options = {
         "APT::Architecture": "arm64", "APT::Architectures": "arm64", "APT::Sandbox::User": "",
-        "APT::Install-Recommends": "false", "APT::Update::Error-Mode": "any", "Dir::State": state, "Dir::State::status": state / "status",
+        "APT::Install-Recommends": "false", "APT::Update::Error-Mode": "any",
+        "Dir::State": state, "Dir::State::status": state / "status",
         "Dir::State::lists": state / "lists", "Dir::Cache": state, "Dir::Etc::sourcelist": state / "sources.list",
         "Dir::Etc::sourceparts": "-", "Acquire::Languages": "none",
     }  # fmt: skip
