@@ -17,6 +17,7 @@ from edgelathe.core.budget import parse_all
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
 from edgelathe.device.open import LOCAL, Device, open_device
+from edgelathe.fit.beside import Asked
 from edgelathe.fit.rig import Rig
 from edgelathe.model import io
 from edgelathe.model.types import Model
@@ -40,7 +41,7 @@ def digits() -> tuple[Model, Dataset]:
 
 def rig(device: Device, digits: tuple[Model, Dataset], *budget: str) -> Rig:
     model, data = digits
-    return Rig(device, model, data, load_metric(data.metric), parse_all(budget or ("size<=0.5x",)), OPTIONS)
+    return Rig(device, model, data, load_metric(data.metric), Asked(parse_all(budget or ("size<=0.5x",))), OPTIONS)
 
 
 def test_the_baseline_is_measured_on_every_sample(device: Device, digits: tuple[Model, Dataset]) -> None:

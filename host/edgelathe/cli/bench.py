@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +22,7 @@ from edgelathe.cli.opened import (
 from edgelathe.cli.shell import DeviceOption, ProfileOption, Shell, command
 
 if TYPE_CHECKING:
-    from edgelathe.device.open import Device
+    pass
 
 app = typer.Typer()
 
@@ -89,6 +87,7 @@ def bench(
 
     from edgelathe.core import dataset
     from edgelathe.core.duration import milliseconds
+    from edgelathe.device.tune import quiet
     from edgelathe.measure import export, plan
     from edgelathe.measure.bench import bench_document, code
 
@@ -117,25 +116,9 @@ def bench(
     samples = dataset.load(data) if data else None
     with (
         opened(shell, models, device, profile, threads, changes) as (on, loaded, options, said),
-        _tuned(shell, on, wanted=tune),
+        quiet(on, shell.say, wanted=tune),
         shell.progress() as bar,
     ):
         document = bench_document(on, loaded, options, samples, job, raw=raw, remarks=said, tick=bar.move)
     shell.answer(document)
     return code(document)
-
-
-@contextmanager
-def _tuned(shell: Shell, device: Device, *, wanted: bool) -> Iterator[None]:
-    """The device quiet for so long, where that is wanted, and what was changed said."""
-    if not wanted:
-        yield
-        return
-    from edgelathe.device.tune import tuned
-
-    with tuned(device) as tuning:
-        for change in (*tuning.changed, *tuning.refused):
-            shell.say(f"{'!' if change.why else '✓'} {change}")
-        if not (tuning.changed or tuning.refused):
-            shell.say(f"{device.name} has nothing to tune")
-        yield

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgelathe.core.errors import DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from edgelathe.device.client import AgentClient
 
@@ -75,6 +75,20 @@ def tuned(device: Tunable) -> Iterator[Tuning]:
     else:
         if device.client.usable:
             restore(device.client)
+
+
+@contextmanager
+def quiet(device: Tunable, say: Callable[[str], None], *, wanted: bool) -> Iterator[None]:
+    """Where it is wanted, tune the device for the length of a `with`, and say what was changed and what could not be."""
+    if not wanted:
+        yield
+        return
+    with tuned(device) as tuning:
+        for change in (*tuning.changed, *tuning.refused):
+            say(f"{'!' if change.why else '✓'} {change}")
+        if not (tuning.changed or tuning.refused):
+            say("the device has nothing to tune")
+        yield
 
 
 def _tuning(head: Mapping[str, Any]) -> Tuning:

@@ -26,6 +26,7 @@ class Measured:
         outputs: [n, ...] of the first output; n is smaller than the dataset where evaluation stopped early.
         rejected: why this candidate is out although it ran, or empty.
         stopped: why its evaluation ended early, or empty.
+        energy, grade: as in a candidate.
     """
 
     options: SessionOptions
@@ -39,6 +40,8 @@ class Measured:
     warnings: tuple[str, ...] = ()
     rejected: str = ""
     stopped: str = ""
+    energy: Mapping[str, Any] | None = None
+    grade: Mapping[str, Any] | None = None
 
 
 class Measure(Protocol):
@@ -95,6 +98,8 @@ class Entry:
             throughput=1000 / m.latency.mean,
             peak_bytes=m.peak_bytes,
             load_ms=m.load_ms,
+            energy=m.energy,
+            grade=m.grade,
             warnings=candidate.warnings + m.warnings,
         )
         return cls(filled, m.claims, m.ratios, recipe_toml)

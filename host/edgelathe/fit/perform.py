@@ -17,12 +17,14 @@ from edgelathe.core.profile import Profile
 from edgelathe.core.recipe import to_toml
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device, open_device
+from edgelathe.device.tune import quiet
 from edgelathe.fit.job import Job
 from edgelathe.fit.loop import Loop, Timing
 from edgelathe.fit.plan import Plan, plans
 from edgelathe.fit.records import Shelf, model_facts, rules_of, stored_entries, write
-from edgelathe.fit.rig import Rig
+from edgelathe.fit.rig import Rig, Ways
 from edgelathe.fit.setup import Setup, setup
+from edgelathe.measure.gauge import sensors_of
 from edgelathe.recipes import read
 from edgelathe.recipes.ready import choose_session, remarks
 from edgelathe.recipes.run import Built
@@ -93,8 +95,10 @@ class _Scene:
 
     @classmethod
     def of(cls, checked: Setup, device: Device, say: Callable[[str], None]) -> _Scene:
-        """Raises UserError where the device has no runtime for the model, or the profile no recipe."""
+        """Raises UserError where the device has no runtime for the model, no meter, or the profile no recipe."""
         job, format = checked.job, checked.model.format
+        if checked.asked.about("energy"):
+            sensors_of(device.probe, job.rail, job.meter)
         profile = profiles.choose(job.profile, device.probe)
         session = choose_session(profile, format, device.probe, job.threads)
         todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, say)
@@ -120,7 +124,8 @@ def _perform(
             run = store.create_run({**about, "job": job.to_json(), "basis": basis})
         else:
             _check_basis(run, store.run(run).job["basis"], basis)
-        with store.lock(run), _resumable(store, run, target, len(scene.plans)):
+        quietly = quiet(device, listen.say, wanted=job.tune)
+        with store.lock(run), _resumable(store, run, target, len(scene.plans)), quietly:
             facts = {"profile": scene.profile.name, "probe": device.probe.to_json()}
             store.set_run_state(run, "running", result={**facts, "bytes": model.bytes, "format": model.format})
             document = _loop(scene, store, run, listen, start)
@@ -139,8 +144,8 @@ def _loop(scene: _Scene, store: Store, run: str, listen: Listener, start: float)
         return run_recipe(plan.recipe, model, checked.calib, read.where(plan.text))
 
     with Rig(
-        scene.device, model, checked.data, checked.metric, checked.limits, scene.session,
-        require_provider=job.require_provider, remarks=scene.remarks, seed=job.seed, tick=listen.tick,
+        scene.device, model, checked.data, checked.metric, checked.asked, scene.session,
+        Ways(job.require_provider, job.lenient, scene.remarks, job.seed), listen.tick,
     ) as rig:  # fmt: skip
         shelf = Shelf(store, run)
         loop = Loop(

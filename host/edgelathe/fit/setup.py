@@ -13,6 +13,7 @@ from edgelathe.core.duration import milliseconds
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile_types import RUNTIMES
 from edgelathe.core.recipe import Recipe
+from edgelathe.fit.beside import Asked
 from edgelathe.fit.job import Job
 from edgelathe.model import io
 from edgelathe.model.types import Model
@@ -39,14 +40,13 @@ class Setup:
     recipes: tuple[tuple[str, Recipe], ...]
     holdout: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    period_ms: float = 0.0
-    sustain_ms: float = 0.0
+    asked: Asked = field(default_factory=Asked)
 
 
 def setup(job: Job) -> Setup:
     """Read and check all that the job names. Raises UserError naming the file or option at fault."""
     limits = budget.parse_all(job.budget)
-    durations = _durations(job, limits)
+    asked = Asked(limits, *_durations(job, limits), job.rail, job.meter)
     if job.require_provider and job.require_provider not in PROVIDERS:
         raise UserError(
             "--require-provider", f"no provider '{job.require_provider}'", nearest(job.require_provider, PROVIDERS)
@@ -71,7 +71,7 @@ def setup(job: Job) -> Setup:
     warnings += dataset.compare(calib, data)
     metric = metrics.load_metric(data.metric, Path(job.data).parent)
     budget.suit(limits, metric.name, metric.unit, metric.better)
-    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings), *durations)
+    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings), asked)
 
 
 def _durations(job: Job, limits: tuple[Limit, ...]) -> tuple[float, float]:

@@ -24,9 +24,8 @@ from edgelathe.measure.partial import Partial
 from edgelathe.measure.stream import stream
 from edgelathe.model import run
 from edgelathe.model.types import Model
-from edgelathe.stats import metrics, stopping
+from edgelathe.stats import difference, metrics, stopping
 from edgelathe.stats.metrics import Metric
-from edgelathe.stats.paired import mcnemar
 
 Array = NDArray[np.generic]
 Tick = Callable[[str, float], None]
@@ -190,21 +189,9 @@ def _comparisons(names: Sequence[str], answers: Sequence[Array], metric: Metric,
     found = []
     for name, outputs in zip(names[1:], answers[1:], strict=True):
         n = min(len(outputs), len(answers[0]))
-        a, b = answers[0][:n], outputs[:n]
         labels = None if data.labels is None else data.labels[:n]
-        accuracy, _, _ = metrics.compare_accuracy(metric, a, b, labels, name)
-        row = {
-            "a": names[0], "b": name, "metric": metric.name, "n": n,
-            "drop": accuracy.drop, "low": accuracy.drop_low, "high": accuracy.drop_high,
-        }  # fmt: skip
-        if metric.per_sample and metric.unit == "share":
-            wanted = metrics.targets(metric, labels, a)
-            before, after = (metric.per_sample(o, wanted).astype(bool) for o in (a, b))
-            lost, won = int((before & ~after).sum()), int((~before & after).sum())
-            row |= {"lost": lost, "won": won, "p": mcnemar(lost, won)}
-        if metric.classes:
-            row["changed"] = int((a.reshape(n, -1).argmax(1) != b.reshape(n, -1).argmax(1)).sum())
-        found.append(row)
+        got = difference.compare(metric, answers[0][:n], outputs[:n], labels, name)
+        found.append({"a": names[0], "b": name, "metric": metric.name, **got.to_json()})
     return found
 
 

@@ -21,8 +21,9 @@ Ask = Callable[[Array], Answer]
 
 
 def settled(
-    metric: Metric, limits: Sequence[Limit], labels: Array, total: int, base: Array | None, *, lenient: bool = False
-) -> Ask:
+    metric: Metric, limits: Sequence[Limit], labels: Array, total: int, base: Array | None, *,
+    lenient: bool = False, prove: bool = False,
+) -> Ask:  # fmt: skip
     """The question that accuracy limits put to an evaluation, by `stats.stopping`; samples must be in random order.
 
     Args:
@@ -32,6 +33,7 @@ def settled(
         total: number of samples.
         base: outputs of the model that drops are counted against; None: there is none, and drops stay open.
         lenient: limits are judged by the value, not by its bound.
+        prove: `out` says that the limits would not be shown to be kept, and not that they are broken: sooner known.
     """
     score = metric.per_sample
     asked = [limit for limit in limits if limit.metric in ("accuracy", "accuracy.drop") and not limit.relative]
@@ -45,12 +47,14 @@ def settled(
         answers: list[Answer] = []
         for limit in asked:
             if limit.metric == "accuracy":
-                answers.append(stopping.decide_share(int(ok.sum()), n, total, limit.value, lenient=lenient))
+                answers.append(
+                    stopping.decide_share(int(ok.sum()), n, total, limit.value, lenient=lenient, prove=prove)
+                )
             elif base_ok is None:
                 return "continue"
             else:
                 lost, won = int((base_ok[:n] & ~ok).sum()), int((~base_ok[:n] & ok).sum())
-                answers.append(stopping.decide(lost, won, n, total, limit.value, lenient=lenient))
+                answers.append(stopping.decide(lost, won, n, total, limit.value, lenient=lenient, prove=prove))
         if "out" in answers:
             return "out"
         return "in" if all(a == "in" for a in answers) else "continue"

@@ -30,15 +30,8 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
         return failed(m, probe, remarks)
     series, found, facts = m.whole, times(m), m.facts
     assert facts  # there are calls, so it was opened
-    trend = drift.drift(series.blocks)
-    condition = conditions.summary(series.conditions, series.more, probe.cores)
-    marked = [conditions.marks(c, more_, probe.cores) for c, more_ in zip(series.conditions, series.more, strict=True)]
     needed = 0 if job.scenario.name == "offline" else samples_needed(max(0.5, job.percentile))
-    change = None if job.scenario.sustain_ms else trend.relative  # there it is the answer, not a blemish
-    trust = grade(
-        marked, condition, change=change, significant=trend.significant, n=series.calls, needed=needed,
-        settled=series.settled, emulated=probe.emulated,
-    )  # fmt: skip
+    trust = trusted(series, probe, needed, drifts=not job.scenario.sustain_ms)
     few = [f"p{job.percentile * 100:g}: {series.calls} calls are too few, a bound needs {needed}"]
     rate, ends = throughput.throughput(claimed.samples(m))
     if len(m.groups) > 1:
@@ -49,7 +42,7 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
         "latency_ms": found, "throughput": rate, "throughput_ci": [ends.low, ends.high],
         "load_ms": facts.load_ms, "build_ms": facts.build_ms, "warm_calls": series.warm_calls,
         "blocks": len(series.blocks), "looks": m.looks, "tries": m.tries,
-        "drift": trend.to_json(), "conditions": condition, "grade": trust.to_json(),
+        **trust,
         **({"processes": processes.spread([g.blocks for g in m.groups]).to_json()} if len(m.groups) > 1 else {}),
         "outliers": outliers.outliers(series.blocks).to_json(),
         **({"sustained": sustain.to_json(series)} if job.scenario.sustain_ms else {}),
@@ -57,6 +50,19 @@ def result(m: Measured, job: Job, probe: Probe, remarks: Sequence[str], more: Ma
         "warnings": [*remarks, *m.subject.remarks, *facts.warnings, *series.warnings, *m.warnings, *_luck(m), *still,
                      *(few if series.calls < needed else ())],
     }  # fmt: skip
+
+
+def trusted(series: Series, probe: Probe, needed: int, *, drifts: bool = True) -> dict[str, Any]:
+    """`drift`, `conditions` and `grade` of a series. `needed`: calls that the percentile asked for wants; `drifts`:
+    a drift is a blemish, and not the answer itself."""
+    trend = drift.drift(series.blocks)
+    condition = conditions.summary(series.conditions, series.more, probe.cores)
+    marked = [conditions.marks(c, more, probe.cores) for c, more in zip(series.conditions, series.more, strict=True)]
+    found = grade(
+        marked, condition, change=trend.relative if drifts else None, significant=trend.significant, n=series.calls,
+        needed=needed, settled=series.settled, emulated=probe.emulated,
+    )  # fmt: skip
+    return {"drift": trend.to_json(), "conditions": condition, "grade": found.to_json()}
 
 
 def failed(m: Measured, probe: Probe, remarks: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from edgelathe.core.device import Probe
 from edgelathe.core.errors import UserError
 from edgelathe.device.open import Device
 from edgelathe.device.session import Load, Session, Timed
@@ -53,18 +54,22 @@ def gauge(device: Device, rail: str | None = None, command: str | None = None) -
 
     Raises UserError where there is none, or the choice is not clear: nothing has been measured then.
     """
-    if device.probe.emulated:
-        what = (
-            f"is emulated ({device.probe.extra.get('emulated_why') or 'by its own word'}): it has no power of its own"
-        )
-        raise UserError(device.name, what, "measure energy on a real device")
+    sensors = sensors_of(device.probe, rail, command)
     if not command:
-        yield OnDevice(device, choose(device.probe, rail))
+        yield OnDevice(device, sensors)
         return
-    if rail is not None:
-        raise UserError("--rail", "is one of the device's own, --meter is given too", "leave one of them out")
     with ExternalMeter(command) as meter:
         yield OnHost(device, meter)
+
+
+def sensors_of(probe: Probe, rail: str | None, command: str | None) -> tuple[Mapping[str, Any], ...]:
+    """The device's sensors that energy would be read from; none where `command` is given. Raises as `gauge`."""
+    if probe.emulated:
+        why = probe.extra.get("emulated_why") or "by its own word"
+        raise UserError(probe.name, f"is emulated ({why}): it has no power of its own", "measure energy on a real one")
+    if command and rail is not None:
+        raise UserError("--rail", "is one of the device's own, --meter is given too", "leave one of them out")
+    return () if command else choose(probe, rail)
 
 
 class OnDevice:

@@ -25,10 +25,12 @@ class Looks:
     Args:
         job: of the bench.
         widths: samples of a query of each model; the first `len(widths)` series are theirs.
+        judged: the one model whose limits matter, beside others that it is only held against; None: all matter, and
+            so does each comparison.
     """
 
-    def __init__(self, job: Job, widths: Sequence[int]) -> None:
-        self._job, self._widths = job, tuple(widths)
+    def __init__(self, job: Job, widths: Sequence[int], judged: int | None = None) -> None:
+        self._job, self._widths, self._judged = job, tuple(widths), judged
         self._at: tuple[int, ...] = ()
         self._done = 0
 
@@ -53,6 +55,8 @@ class Looks:
         return passed == self.count or self._settled(series, live, passed)
 
     def _settled(self, series: Sequence[Series], live: Sequence[int], k: int) -> bool:
+        if self._judged is not None:
+            return all(self._kept(limit, series, self._judged, k) for limit in self._job.limits)
         for i, j in itertools.combinations(live, 2):
             a, b = (per_sample(series[n], self._widths[n]) for n in (i, j))
             if not sequential.settled(a, b, k, self.count, margin=self._job.margin):

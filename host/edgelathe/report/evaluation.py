@@ -51,8 +51,8 @@ def _difference(c: Doc) -> str:
         (-c["drop"], c["high"] and -c["high"], c["low"] and -c["low"]) if better else (c["drop"], c["low"], c["high"])
     )
     text = f"{units.drop(c['metric'], *ends)} {'better' if better else 'worse'}"
-    if "lost" in c:
+    if c.get("lost") is not None:
         text += f" · {c['lost']} lost, {c['won']} won (McNemar's exact p = {c['p']:.2g})"
-    if "changed" in c:
+    if c.get("changed") is not None:
         text += f" · {c['changed']:,} of {c['n']:,} answers changed"
     return text
