@@ -79,7 +79,7 @@ def tuned(device: Tunable) -> Iterator[Tuning]:
 
 @contextmanager
 def quiet(device: Tunable, say: Callable[[str], None], *, wanted: bool) -> Iterator[None]:
-    """Where it is wanted, tune the device for the length of a `with`, and say what was changed and what could not be."""
+    """Where it is wanted, tune the device for the length of a `with`; say what was changed and what could not be."""
     if not wanted:
         yield
         return
