@@ -11,7 +11,7 @@ DOCUMENT = documents.DOCUMENTS["trace"]
 
 
 def single():
-    return {**DOCUMENT, "layers": []}
+    return {**DOCUMENT, "models": DOCUMENT["models"][:1], "layers": []}
 
 
 def test_one_model_with_shares_that_add_up():
