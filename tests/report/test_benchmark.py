@@ -118,5 +118,10 @@ def test_what_is_measured_beside_the_calls() -> None:
         assert part in text, text
 
 
+def test_a_fifth_of_the_calls_are_no_outliers() -> None:
+    outliers = {"n": 300, "share": 0.21, "worst_ms": 9.5, "at": "spread", "blocks": 40}
+    assert "21% of the calls are far above the median: a second level" in shown(document(outliers=outliers))
+
+
 def test_spans() -> None:
     assert [span(ms) for ms in (33.0, 250.5, 8000.0, 600e3)] == ["33 ms", "250 ms", "8 s", "10 min"]

@@ -13,6 +13,9 @@ from edgelathe.report.view import MARKS
 
 Doc = Mapping[str, Any]
 
+#: Share of the calls beyond which those far above the median are no outliers.
+MANY = 0.05
+
 
 def benchmark(document: Doc) -> RenderableType:
     """Figures with 95% intervals, who is faster, what the conditions were, and how far to trust it all."""
@@ -144,6 +147,8 @@ def _footprint(f: Doc) -> str:
 
 def _outliers(o: Doc) -> str:
     where = {"first": "in the first block mostly", "clustered": f"in {o.get('blocks')} blocks"}.get(o.get("at", ""), "")
+    if o["share"] > MANY:
+        return f"{o['share']:.0%} of the calls are far above the median: a second level rather than outliers"
     parts = [f"{o['n']:,} outliers kept", f"{o['share']:.2%} of the calls", where]
     parts.append(f"the slowest {units.duration(o['worst_ms'])}" if o.get("worst_ms") else "")
     return ", ".join(filter(None, parts))
