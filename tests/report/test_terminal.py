@@ -128,3 +128,11 @@ def test_bench_eval_inspect_and_compress():
 def test_empty_lists_say_what_to_do_next():
     assert "next: edgelathe fit" in shown(terminal.runs({"runs": []}))
     assert "next: edgelathe device add" in shown(terminal.devices({"devices": []}))
+
+
+def test_little_trust_in_times_is_said_with_its_reasons():
+    document = documents.fit()
+    for letter, told in (("B", False), ("D", True)):
+        graded = {**document["baseline"], "grade": {"letter": letter, "reasons": ["the device throttled"]}}
+        text = shown(terminal.fit({**document, "baseline": graded}))
+        assert ("times of the baseline: trust D: the device throttled" in text) == told

@@ -60,3 +60,10 @@ def test_fewer_than_two_processes_bound_nothing():
     assert processes.reach([1.0], 0.05) == float("inf")
     assert isinstance(processes.compare(groups(np.random.default_rng(0), [0, 0, 0]),
                                         groups(np.random.default_rng(1), [0, 0, 0])), ratio.Comparison)  # fmt: skip
+
+
+def test_no_bound_on_a_time_lies_below_zero():
+    rng = np.random.default_rng(5)
+    got = groups(rng, [0.0, 0.0, 40.0])
+    assert processes.summarize(got).ci["p99"].low > 0
+    assert processes.claim(got, "p99").lower > 0

@@ -150,9 +150,18 @@ def facts(document: Doc) -> list[tuple[str, str]]:
 
 
 def warnings(document: Doc) -> list[str]:
-    """What the user should know of the baseline and the chosen candidate, each once."""
-    both = filter(None, [document["baseline"], chosen(document)])
-    return list(dict.fromkeys(w for c in both for w in c["warnings"]))
+    """What the user should know of the baseline and the chosen candidate, each once; doubts about times too."""
+    both = list(filter(None, [document["baseline"], chosen(document)]))
+    said = [w for c in both for w in c["warnings"]]
+    return list(dict.fromkeys([*said, *(text for c in both for text in _doubts(c))]))
+
+
+def _doubts(c: Doc) -> list[str]:
+    """Of times that are graded C or D, with the reasons."""
+    grade = c.get("grade")
+    if not grade or grade["letter"] in "AB":
+        return []
+    return [f"times of {c['recipe'] or 'the baseline'}: trust {grade['letter']}: {'; '.join(grade['reasons'])}"]
 
 
 def _cells(c: Doc, base: Doc | None, shown: Sequence[Column], verdicts: Mapping[str, str]) -> tuple[Cell, ...]:

@@ -51,16 +51,21 @@ def summarize(groups: Sequence[BlocksNs]) -> Latency:
     whole = latency.summarize([b for g in groups for b in g])
     ci = {}
     for name in STATISTICS:
-        value, r = getattr(whole, name), reach(_by_process(groups, name), 0.025)
-        ci[name] = Interval(value - r, value + r)
+        ci[name] = _around(getattr(whole, name), groups, name, 0.025)
     return replace(whole, ci=ci)
 
 
 def claim(groups: Sequence[BlocksNs], name: str) -> Claim:
     """One statistic in ms, with one-sided 95% bounds as wide as `summarize` makes its intervals."""
     whole = latency.claim([b for g in groups for b in g], name)
-    r = reach(_by_process(groups, name), 0.05)
-    return replace(whole, lower=whole.value - r, upper=whole.value + r)
+    ends = _around(whole.value, groups, name, 0.05)
+    return replace(whole, lower=ends.low, upper=ends.high)
+
+
+def _around(value: float, groups: Sequence[BlocksNs], name: str, alpha: float) -> Interval:
+    """On the logarithms of the processes' own statistics: a time has no bound below 0. Infinite below two processes."""
+    r = reach([math.log(v) for v in _by_process(groups, name)], alpha)
+    return Interval(-math.inf, math.inf) if math.isinf(r) else Interval(value * math.exp(-r), value * math.exp(r))
 
 
 def reach(values: Sequence[float], alpha: float) -> float:
