@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edgelathe.device.open import LOCAL, Device, open_device
 
 DATA = Path(os.environ.get("EDGELATHE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -16,6 +19,13 @@ def data_dir() -> Path:
     if not (DATA / "cifar10_resnet8").is_dir():
         pytest.skip(f"REAL DATA MISSING at {DATA}: set EDGELATHE_TEST_DATA")
     return DATA
+
+
+@pytest.fixture
+def device(own_home: Path) -> Iterator[Device]:
+    """This machine as a device, with its real agent."""
+    with open_device(LOCAL) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ import contextlib
 import os
 from typing import Iterator, Optional
 
+from edgelathe_agent.kernel import number, read
+
 _MOUNT = "sys/fs/cgroup"
 _PREFIX = "edgelathe-"
 
@@ -17,12 +19,12 @@ _PREFIX = "edgelathe-"
 def make(root: str, pid: int) -> Optional[str]:
     """Put a process into a new group that counts its memory; the group's folder, None where that is not permitted."""
     for parent in _parents(root):
-        if "memory" not in (_read(parent, "cgroup.subtree_control") or "").split():
+        if "memory" not in (read(parent, "cgroup.subtree_control") or "").split():
             continue
         group = os.path.join(parent, f"{_PREFIX}{os.getpid()}-{pid}")
         with contextlib.suppress(OSError):
             os.mkdir(group)
-            if _read(group, "memory.peak") is not None and _write(group, "cgroup.procs", str(pid)):
+            if read(group, "memory.peak") is not None and _write(group, "cgroup.procs", str(pid)):
                 return group
             remove(group)
     return None
@@ -30,12 +32,12 @@ def make(root: str, pid: int) -> Optional[str]:
 
 def peak(group: str) -> Optional[int]:
     """Most bytes that the group has had; kernels before 5.19 do not tell."""
-    return _number(group, "memory.peak")
+    return number(group, "memory.peak")
 
 
 def current(group: str) -> Optional[int]:
     """Bytes that the group has."""
-    return _number(group, "memory.current")
+    return number(group, "memory.current")
 
 
 def remove(group: str) -> None:
@@ -56,28 +58,13 @@ def sweep(root: str) -> None:
 
 def _parents(root: str) -> Iterator[str]:
     """The folder of this process's group and those above it, up to the mount."""
-    for line in (_read(root, "proc/self/cgroup") or "").splitlines():
+    for line in (read(root, "proc/self/cgroup") or "").splitlines():
         if line.startswith("0::"):
             mount = os.path.join(root, _MOUNT)
             path = os.path.normpath(mount + line[3:])
             while path.startswith(mount):
                 yield path
                 path = os.path.dirname(path)
-
-
-def _read(*path: str) -> Optional[str]:
-    try:
-        with open(os.path.join(*path)) as f:
-            return f.read()
-    except OSError:
-        return None
-
-
-def _number(*path: str) -> Optional[int]:
-    try:
-        return int(_read(*path) or "")
-    except ValueError:
-        return None
 
 
 def _write(folder: str, name: str, text: str) -> bool:

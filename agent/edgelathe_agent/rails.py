@@ -7,13 +7,12 @@ Linux guide, "Software-based power consumption modeling"); `vcgencmd pmic_read_a
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import subprocess
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
-from edgelathe_agent.sensors import number, read
+from edgelathe_agent.kernel import listed, number, read
 
 #: Labels that say that all of a board or platform is counted; of several such the user has to choose.
 _SCOPES = {"VDD_IN": "input", "POM_5V_IN": "input", "5V_IN": "input", "VIN": "input", "psys": "platform"}
@@ -102,17 +101,13 @@ def _scope(label: str) -> str:
     return "package" if label.startswith(_PACKAGE) else _SCOPES.get(label, "")
 
 
-def _sorted(*parts: str) -> List[str]:
-    return sorted(glob.glob(os.path.join(*parts)), key=lambda p: (len(p), p))
-
-
 def _hwmon(root: str) -> Iterator[Source]:
     """powerN_input (or _average) in uW, energyN_input in uJ, else inN_input in mV times currN_input in mA."""
-    for chip in _sorted(root, "sys/class/hwmon/hwmon*"):
+    for chip in listed(root, "sys/class/hwmon/hwmon*"):
         name = read(chip, "label") or read(chip, "name") or "hwmon"
         driver, refresh = read(chip, "name") or "hwmon", (number(chip, "update_interval") or 0) / 1000
         shown = set()
-        for path in _sorted(chip, "power*_input") + _sorted(chip, "power*_average"):
+        for path in listed(chip, "power*_input") + listed(chip, "power*_average"):
             n = os.path.basename(path)[len("power") :].split("_")[0]
             if n in shown:
                 continue
@@ -120,10 +115,10 @@ def _hwmon(root: str) -> Iterator[Source]:
             label = read(chip, f"power{n}_label") or read(chip, f"in{n}_label") or name
             every = (number(chip, f"power{n}_average_interval") or 0) / 1000 if path.endswith("average") else refresh
             yield Source(label, "power", path, driver, _file(path, 1e-6), _scope(label), refresh_s=every)
-        for path in _sorted(chip, "energy*_input"):
+        for path in listed(chip, "energy*_input"):
             label = read(path[: -len("input")] + "label") or name
             yield Source(label, "energy", path, driver, _file(path, 1e-6), _scope(label), refresh_s=refresh)
-        for path in _sorted(chip, "in*_label"):
+        for path in listed(chip, "in*_label"):
             n, label = os.path.basename(path)[2:].split("_")[0], read(path) or ""
             volts, amps = os.path.join(chip, f"in{n}_input"), os.path.join(chip, f"curr{n}_input")
             if n in shown or label in ("", "NC") or not (os.path.exists(volts) and os.path.exists(amps)):
@@ -134,8 +129,8 @@ def _hwmon(root: str) -> Iterator[Source]:
 
 def _iio(root: str) -> Iterator[Source]:
     """NVIDIA's older driver: rail_name_N with in_powerN_input in mW, or mV times mA."""
-    for device in _sorted(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*"):
-        for path in _sorted(device, "rail_name_*"):
+    for device in listed(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*"):
+        for path in listed(device, "rail_name_*"):
             n, label = path.rsplit("_", 1)[1], read(path) or ""
             power, volts, amps = (os.path.join(device, f"in_{k}{n}_input") for k in ("power", "voltage", "current"))
             if label in ("", "NC"):
@@ -146,7 +141,7 @@ def _iio(root: str) -> Iterator[Source]:
 
 def _rapl(root: str) -> Iterator[Source]:
     """Zones by name; a subzone is counted by its package already."""
-    for zone in _sorted(root, "sys/class/powercap/intel-rapl:*"):
+    for zone in listed(root, "sys/class/powercap/intel-rapl:*"):
         path = os.path.join(zone, "energy_uj")
         if not os.path.exists(path):
             continue
@@ -220,7 +215,7 @@ def _rail(program: str, rail: str) -> Callable[[], float]:
 
 def _batteries(root: str) -> Iterator[Source]:
     """Batteries of the machine itself, in uW, or uA times uV; charging ones do not tell what the machine takes."""
-    for supply in _sorted(root, "sys/class/power_supply/*"):
+    for supply in listed(root, "sys/class/power_supply/*"):
         if read(supply, "type") != "Battery" or read(supply, "scope") == "Device":
             continue
         power, volts, amps = (os.path.join(supply, f) for f in ("power_now", "voltage_now", "current_now"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from edgelathe.core import dataset
 from edgelathe.core.budget import parse_all
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.result import Candidate
-from edgelathe.device.open import LOCAL, Device, open_device
+from edgelathe.device.open import Device
 from edgelathe.fit import beside
 from edgelathe.fit.beside import Asked
 from edgelathe.fit.measured import Entry
@@ -31,12 +30,6 @@ for i in itertools.count():
     print(f"{time.time():.4f} {3 + i % 7 / 100}", flush=True)
     time.sleep(0.01)
 """
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with open_device(LOCAL) as opened:
-        yield opened
 
 
 def rig(device: Device, asked: Asked) -> Rig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from edgelathe.core import dataset
 from edgelathe.core.budget import parse_all
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
-from edgelathe.device.open import LOCAL, Device, open_device
+from edgelathe.device.open import Device
 from edgelathe.fit.beside import Asked
 from edgelathe.fit.rig import Rig
 from edgelathe.model import io
@@ -25,12 +24,6 @@ from edgelathe.stats.metrics import load_metric
 
 BUNDLED = Path(edgelathe.__file__).parent / "bundled"
 OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider")
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with open_device(LOCAL) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import edgelathe
 from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.errors import UserError
-from edgelathe.device.open import LOCAL, Device, open_device
+from edgelathe.device.open import Device
 from edgelathe.device.session import Load, Session
 from edgelathe.measure import energy
 from edgelathe.measure.energy import EnergyPlan
@@ -70,12 +70,6 @@ def put(program: Path, script: str) -> None:
     part.write_text(script)
     part.chmod(0o755)
     part.rename(program)
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with open_device(LOCAL) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import edgelathe
 from edgelathe.core.device import SessionOptions
 from edgelathe.device.errors import ModelFailure
-from edgelathe.device.open import LOCAL, Device, open_device
+from edgelathe.device.open import Device
 from edgelathe.device.session import Closed
 from edgelathe.measure.footprint import FRESH, Start, _summary, footprint
 from edgelathe.measure.inputs import random_inputs
@@ -20,12 +19,6 @@ from support.tiny_onnx import Graph
 
 BUNDLED = Path(edgelathe.__file__).parent / "bundled"
 OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider")
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with open_device(LOCAL) as opened:
-        yield opened
 
 
 def test_loading_and_memory_have_bounds_cold_and_warm(device: Device) -> None:

@@ -115,10 +115,3 @@ def _varint(message: memoryview, at: int) -> Tuple[int, int]:
             return value, at
         if shift > 63:
             raise ValueError("a number too long")
-
-
-def open_axes(info: Dict[str, Any]) -> Optional[str]:
-    """Why this input's shape is not known before it is fed; None where at most its first axis is open."""
-    if any(d is None for d in info["shape"][1:]):
-        return "input {} has open axes {}".format(info["name"], info["shape"])
-    return None

@@ -55,6 +55,9 @@ METRICS: Mapping[str, Quantity] = {
 
 ALIASES: Mapping[str, str] = {"latency": "latency.p50"}
 
+#: Families of metrics that an emulated device says nothing of.
+TIMES = frozenset({"latency", "throughput", "load", "energy"})
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -78,7 +78,7 @@ class Beside:
     def __enter__(self) -> Beside:
         if self._asked.about("energy"):
             asked = self._asked
-            self._gauge = self._stack.enter_context(energy.gauge(self._device, asked.rail, asked.meter or ""))
+            self._gauge = self._stack.enter_context(energy.gauge(self._device, asked.rail, asked.meter))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,8 +14,6 @@ from edgelathe.report.junit import describe
 #: p50 within this share of the fastest counts as equally fast.
 SAME_SPEED = 0.02
 
-_TIMES = ("latency", "throughput", "load", "energy")
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -44,7 +42,7 @@ def lines(rules: Rules, entry: Entry, baseline: Entry) -> tuple[BudgetLine, ...]
 
 def _line(rules: Rules, limit: Limit, entry: Entry, baseline: Entry) -> BudgetLine:
     claim, base = entry.claims.get(limit.metric), baseline.claims.get(limit.metric)
-    untrusted = rules.emulated and not rules.allow_emulated and limit.metric.split(".")[0] in _TIMES
+    untrusted = rules.emulated and not rules.allow_emulated and limit.metric.split(".")[0] in budget.TIMES
     return budget.judge(
         limit,
         claim,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -21,14 +22,14 @@ from edgelathe.device.session import Session
 from edgelathe.fit.beside import Asked, Beside, Found
 from edgelathe.fit.measured import Measured
 from edgelathe.measure import figures
-from edgelathe.measure.early import Ask, kept, settled
+from edgelathe.measure.early import Ask, answered, kept, settled
 from edgelathe.measure.interleave import BenchPlan, Series, bench, thinned
 from edgelathe.measure.looks import Looks
 from edgelathe.measure.plan import Job
 from edgelathe.measure.stream import pieces, stream
 from edgelathe.model.run import batch_size, real
 from edgelathe.model.types import Model
-from edgelathe.stats import latency, metrics, quantile, ratio, stopping
+from edgelathe.stats import latency, metrics, quantile, ratio
 from edgelathe.stats.metrics import Metric
 
 #: Why an evaluation ended early.
@@ -87,17 +88,18 @@ class Rig:
         self._device, self._model, self._data, self._metric = device, model, take(data, order), metric
         self._asked, self._options, self._ways, self._tick = asked, options, ways, tick
         self._beside = Beside(device, asked, ways.require_provider, ways.seed, tick)
+        self._stack = ExitStack()
         self._base: Session | None = None
         self.push_seconds = 0.0
 
     def __enter__(self) -> Rig:
-        self._beside.__enter__()
+        self._stack.enter_context(self._beside)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._beside.__exit__(kind, error, trace)
+        self._stack.close()
         if self._base:
             self._base.close()
             self._base = None
@@ -199,20 +201,11 @@ class Rig:
 
     def _outputs(self, model: Model, session: Session, ask: Ask | None) -> tuple[Outputs, str]:
         """Outputs of all samples, or of as many as it takes until `ask` is answered; and how it was, in words."""
-        n, parts, done, ended = len(self._data), [], 0, ""
-        looks = list(stopping.looks(n))
-        batch = batch_size(model.signature)
-        for first, *_ in stream(session, self._data.inputs, batch=batch, forget=self._device.forget):
-            parts.append(first)
-            done += len(first)
-            self._tick(f"accuracy {done:,}/{n:,}", done / n)
-            if ask and done < n and done >= looks[0]:
-                looks = [look for look in looks if look > done]
-                ended = ENDED.get(ask(np.concatenate(parts)), "")
-                if ended:
-                    break
-        got = np.concatenate(parts)
-        return got if self._metric.classes else real([got], model.signature)[0], ended
+        n, batch = len(self._data), batch_size(model.signature)
+        blocks = stream(session, self._data.inputs, batch=batch, forget=self._device.forget)
+        tick = self._tick
+        got, ended = answered(blocks, n, ask, hear=lambda _, done: tick(f"accuracy {done:,}/{n:,}", done / n))
+        return got if self._metric.classes else real([got], model.signature)[0], ENDED.get(ended, "")
 
     def _more(self, model: Model, options: SessionOptions, sessions: Sequence[Session]) -> Found:
         return self._beside.measure(model, options, sessions, self._first_piece(model))

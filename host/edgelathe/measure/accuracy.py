@@ -18,13 +18,13 @@ from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.result import Accuracy, BudgetLine
 from edgelathe.device.open import Device
-from edgelathe.measure.early import Answer, kept, settled
+from edgelathe.measure.early import Answer, Ask, answered, kept, settled
 from edgelathe.measure.parity import Parity, parity
 from edgelathe.measure.partial import Partial
 from edgelathe.measure.stream import stream
 from edgelathe.model import run
 from edgelathe.model.types import Model
-from edgelathe.stats import difference, metrics, stopping
+from edgelathe.stats import difference, metrics
 from edgelathe.stats.metrics import Metric
 
 Array = NDArray[np.generic]
@@ -122,7 +122,7 @@ def eval_document(
 
 def _evaluate(
     device: Device, named: tuple[str, Model], how: SessionOptions, data: Dataset, plan: EvalPlan,
-    ask: Callable[[Array], Answer] | None, tick: Tick,
+    ask: Ask | None, tick: Tick,
 ) -> Evaluated:  # fmt: skip
     name, model = named
     with device.open_session(model, how) as session:
@@ -130,22 +130,16 @@ def _evaluate(
         if plan.fresh:
             partial.remove()
         parts, n = partial.load(), len(data)
-        done = sum(map(len, parts))
-        taken_up = (f"{done:,} of {n:,} samples were measured before it was cut off",) if done else ()
-        looks = [look for look in stopping.looks(n) if look > done]
-        ended: Answer = "continue"
-        batch = run.batch_size(model.signature)
-        for output, *_ in stream(session, data.inputs, batch=batch, first=done, forget=device.forget):
-            parts.append(output)
-            partial.append(output)
-            done += len(output)
+        begun = sum(map(len, parts))
+        taken_up = (f"{begun:,} of {n:,} samples were measured before it was cut off",) if begun else ()
+
+        def hear(block: Array, done: int) -> None:
+            partial.append(block)
             tick(f"{name} {done:,}/{n:,}", done / n)
-            if ask and done < n and done >= looks[0]:
-                looks = [look for look in looks if look > done]
-                ended = ask(np.concatenate(parts))
-                if ended != "continue":
-                    break
-        raw = np.concatenate(parts)
+
+        batch = run.batch_size(model.signature)
+        blocks = stream(session, data.inputs, batch=batch, first=begun, forget=device.forget)
+        raw, ended = answered(blocks, n, ask, before=parts, hear=hear)
         ran = replace(how, provider=session.provider)
         warnings = (*taken_up, *session.warnings)
     partial.remove()

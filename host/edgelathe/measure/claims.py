@@ -17,9 +17,6 @@ from edgelathe.stats import latency, processes, ratio, throughput
 from edgelathe.stats.latency import STATISTICS
 from edgelathe.stats.ratio import Comparison
 
-#: What an emulated device says nothing of.
-TIMES = frozenset({"latency", "throughput", "load", "energy"})
-
 
 def claims(m: Measured, more: Mapping[str, Claim], *, sustained: bool = False) -> dict[str, Claim]:
     """By metric of a budget, in its unit. `more`: those that do not come from the series."""
@@ -81,7 +78,7 @@ def judge(
     for limit in limits:
         if limit.relative and m is base:
             continue
-        held = emulated and not job.allow_emulated and limit.metric.partition(".")[0] in TIMES
+        held = emulated and not job.allow_emulated and limit.metric.partition(".")[0] in budget.TIMES
         hold = "an emulated device proves nothing about time (--allow-emulated)" if held else ""
         start = first.get(limit.metric)
         baseline = start.value if limit.relative and start else None

@@ -70,6 +70,11 @@ def marks(conditions: Conditions, more: More, cores: int) -> frozenset[Mark]:
     return frozenset(found)
 
 
+def marked(conditions: Sequence[Conditions], more: Sequence[More], cores: int) -> list[frozenset[Mark]]:
+    """The marks of each block."""
+    return [marks(c, m, cores) for c, m in zip(conditions, more, strict=True)]
+
+
 def use(conditions: Conditions, more: More, cores: int) -> Use:
     """CPU time between the two readings: that of other processes (the model's own is taken off) and that stolen."""
     before, after = _ends(conditions)
@@ -98,13 +103,13 @@ def summary(conditions: Sequence[Conditions], more: Sequence[More], cores: int) 
     highest CPU clock and of the GPU's (kHz) and of the load average; shares of all CPU time that other processes and
     the hypervisor took; governors, power mode, locked clocks, why it throttled; `unknown`: what nothing told.
     """
-    marked = [marks(c, m, cores) for c, m in zip(conditions, more, strict=True)]
+    found_marks = marked(conditions, more, cores)
     senses = [s for c in conditions for s in _ends(c)]
     used = [use(c, m, cores) for c, m in zip(conditions, more, strict=True)]
     throttled = [c.get("throttled") for c in conditions]
     found: dict[str, Any] = {
         "blocks": len(conditions),
-        "marked": {str(mark): n for mark in Mark if (n := sum(mark in m for m in marked))},
+        "marked": {str(mark): n for mark in Mark if (n := sum(mark in m for m in found_marks))},
         "temperature_c": _by_sensor(senses),
         "clock_khz": _range(max(c.values(), default=None) for c in _each(senses, "clocks_khz")),
         "gpu_khz": _range(s.get("gpu_khz") for s in senses),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -60,6 +60,34 @@ def settled(
         return "in" if all(a == "in" for a in answers) else "continue"
 
     return ask
+
+
+def answered(
+    blocks: Iterable[Sequence[Array]], n: int, ask: Ask | None, *,
+    before: Sequence[Array] = (), hear: Callable[[Array, int], None] = lambda block, done: None,
+) -> tuple[Array, Answer]:  # fmt: skip
+    """First outputs of n samples, or of as many as it takes until `ask` (None: nothing) is answered; and the answer.
+
+    Args:
+        blocks: from `stream`, from the first sample that is not in `before`.
+        n: samples in all; they are asked about at `stopping.looks(n)`.
+        ask: from `settled`.
+        before: blocks that are there already.
+        hear: told each new block, and how many samples are done with it.
+    """
+    parts = list(before)
+    done = sum(map(len, parts))
+    looks = [look for look in stopping.looks(n) if look > done]
+    for first, *_ in blocks:
+        parts.append(first)
+        done += len(first)
+        hear(first, done)
+        if ask and done < n and done >= looks[0]:
+            looks = [look for look in looks if look > done]
+            answer = ask(np.concatenate(parts))
+            if answer != "continue":
+                return np.concatenate(parts), answer
+    return np.concatenate(parts), "continue"
 
 
 def kept(claims: Mapping[str, Claim], limits: Sequence[Limit]) -> dict[str, Claim]:

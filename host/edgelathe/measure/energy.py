@@ -195,11 +195,7 @@ def _tier(taken: _Taken) -> dict[str, Any]:
     def seconds(readings: Sequence[Reading]) -> float:
         return sum(r.window.end - r.window.start for r in readings)
 
-    counts = [
-        (sum(r.window.start <= at <= r.window.end for at in t.t), r.window.end - r.window.start)
-        for r in taken.load
-        for t in r.window.traces
-    ]
+    counts = [(n, r.window.end - r.window.start) for r in taken.load for n in r.window.counts()]
     rate = fmean(n / s for n, s in counts if s > 0) if counts else 0.0
     slow = [r.refresh_s for r in taken.readings if r.refresh_s]
     powers = [t for r in taken.readings for t in r.window.traces if t.kind == "power"]

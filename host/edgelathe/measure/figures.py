@@ -11,7 +11,6 @@ import numpy as np
 
 from edgelathe.core.device import Probe
 from edgelathe.core.interval import Interval
-from edgelathe.core.result import BudgetLine
 from edgelathe.device.errors import ModelFailure
 from edgelathe.measure import claims as claimed
 from edgelathe.measure import conditions, sustain
@@ -57,7 +56,7 @@ def trusted(series: Series, probe: Probe, needed: int, *, drifts: bool = True) -
     a drift is a blemish, and not the answer itself."""
     trend = drift.drift(series.blocks)
     condition = conditions.summary(series.conditions, series.more, probe.cores)
-    marked = [conditions.marks(c, more, probe.cores) for c, more in zip(series.conditions, series.more, strict=True)]
+    marked = conditions.marked(series.conditions, series.more, probe.cores)
     found = grade(
         marked, condition, change=trend.relative if drifts else None, significant=trend.significant, n=series.calls,
         needed=needed, settled=series.settled, emulated=probe.emulated,
@@ -87,11 +86,6 @@ def comparison(a: Measured, b: Measured, job: Job) -> dict[str, Any]:
     """One of `comparisons`."""
     found = claimed.compare(a, b, "p50", job.margin)
     return {"a": a.subject.name, "b": b.subject.name, **found.to_json(), "pairs": found.pairs, "margin": job.margin}
-
-
-def budget(lines: Sequence[BudgetLine]) -> dict[str, Any]:
-    """The `budget` of a result, where there is one."""
-    return {"budget": [line.to_json() for line in lines]} if lines else {}
 
 
 def _head(m: Measured, probe: Probe) -> dict[str, Any]:

@@ -66,6 +66,13 @@ class Series:
         """Time of the counted calls."""
         return float(sum(int(b.sum()) for b in self.blocks)) / 1e6
 
+    def add(self, timed: Any, ns: NDArray[np.int64]) -> None:
+        """One more block: what the agent said of it, and those of its samples that count."""
+        self.blocks.append(ns)
+        self.conditions.append(timed.conditions)
+        self.more.append(timed.more)
+        self.wall_ms += wall_ms(timed.ns, timed.more)
+
     def cut(self, rounds: int) -> None:
         """Keep the first so many rounds."""
         del self.blocks[rounds:], self.conditions[rounds:], self.more[rounds:]
@@ -153,7 +160,7 @@ def _warm(session: Timeable, series: Series, plan: BenchPlan) -> None:
         timed = session.time(1, plan.warm_block_ms, series.warm_calls)
         blocks.append(timed.ns)
         series.warm_calls += len(timed.ns)
-        spent += _wall_ms(timed)
+        spent += wall_ms(timed.ns, timed.more)
         if steady(blocks):
             return
     if len(blocks) > 5:
@@ -163,15 +170,12 @@ def _warm(session: Timeable, series: Series, plan: BenchPlan) -> None:
 
 def _block(session: Timeable, series: Series, plan: BenchPlan) -> None:
     timed = session.time(1, plan.block_ms, series.warm_calls + series.calls)
-    series.blocks.append(timed.ns[1:] if len(timed.ns) >= COLD else timed.ns)
-    series.conditions.append(timed.conditions)
-    series.more.append(timed.more)
-    series.wall_ms += _wall_ms(timed)
+    series.add(timed, timed.ns[1:] if len(timed.ns) >= COLD else timed.ns)
 
 
-def _wall_ms(timed: Any) -> float:
-    """Time of the block, with its pauses where there are some."""
-    return float(timed.more.get("wall_ns") or timed.ns.sum()) / 1e6
+def wall_ms(ns: NDArray[np.int64], more: Mapping[str, Any]) -> float:
+    """Time of a block, with its pauses where there are some."""
+    return float(more.get("wall_ns") or ns.sum()) / 1e6
 
 
 def _enough(series: Series, plan: BenchPlan) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgelathe.core.claim import Claim
 from edgelathe.measure.cooldown import hottest
-from edgelathe.measure.interleave import Series, Timeable, thinned
+from edgelathe.measure.interleave import Series, Timeable, thinned, wall_ms
 from edgelathe.stats import latency
 from edgelathe.stats.settle import Steady, steady_state
 
@@ -60,10 +60,7 @@ def sustain(
     series = Series() if series is None else series
     while series.wall_ms < sustain_ms:
         timed = session.time(1, window_ms(sustain_ms), series.calls)
-        series.blocks.append(timed.ns)
-        series.conditions.append(timed.conditions)
-        series.more.append(timed.more)
-        series.wall_ms += float(timed.more.get("wall_ns") or timed.ns.sum()) / 1e6
+        series.add(timed, timed.ns)
         last, _ = _window(series, len(series.blocks) - 1, 0.0)
         passed = series.wall_ms / 1000
         tick(f"{passed:.0f} of {sustain_ms / 1000:.0f} s · {last}", min(1.0, series.wall_ms / sustain_ms))
@@ -83,16 +80,15 @@ def windows(series: Series) -> list[Window]:
 def _window(series: Series, i: int, at: float) -> tuple[Window, float]:
     """Window i, which began at `at` seconds, and how long it took."""
     ns, conditions, more = series.blocks[i], series.conditions[i], series.more[i]
-    took = float(more.get("wall_ns") or ns.sum()) / 1e9
+    took = wall_ms(ns, more) / 1000
     after = conditions.get("after") or {}
     p50, p95 = (float(v) / 1e6 for v in np.percentile(ns, [50, 95]))
     clock = max((after.get("clocks_khz") or {}).values(), default=None)
     return Window(at, p50, p95, len(ns), hottest(after) or None, clock, conditions.get("throttled")), took
 
 
-def steady(series: Series) -> Steady:
+def steady(found: Sequence[Window]) -> Steady:
     """When it became slower, and where it settled."""
-    found = windows(series)
     throttled = [bool(w.throttled) for w in found] if all(w.throttled is not None for w in found) else ()
     return steady_state([w.t_s for w in found], [w.p50_ms for w in found], throttled)
 
@@ -102,16 +98,18 @@ def steady_claim(series: Series) -> Claim:
 
     They are infinite where it was still changing when the run ended.
     """
-    found = steady(series)
-    claim = latency.claim(_after(series, found), "p50")
+    all_ = windows(series)
+    found = steady(all_)
+    claim = latency.claim(_after(series, all_, found), "p50")
     return claim if _is_steady(found) else replace(claim, lower=-math.inf, upper=math.inf)
 
 
 def to_json(series: Series) -> dict[str, Any]:
     """The `sustained` of a result. `steady_ms`: median of the calls in the steady state, from `settled_s` on, with its
     95% interval; null: it was still changing. `slowdown`: that over the level before `onset_s`."""
-    found, all_ = steady(series), windows(series)
-    got = latency.summarize(_after(series, found))
+    all_ = windows(series)
+    found = steady(all_)
+    got = latency.summarize(_after(series, all_, found))
     low, high = got.ci["p50"].low, got.ci["p50"].high
     hot = next((w.t_s for w in all_ if w.throttled), None)
     return {
@@ -124,9 +122,9 @@ def to_json(series: Series) -> dict[str, Any]:
 
 def remarks(series: Series) -> list[str]:
     """What is to be said of a run that came to nothing steady."""
-    return (
-        [] if _is_steady(steady(series)) else ["latency was still changing when the time was up: give --sustain more"]
-    )
+    if _is_steady(steady(windows(series))):
+        return []
+    return ["latency was still changing when the time was up: give --sustain more"]
 
 
 def _is_steady(found: Steady) -> bool:
@@ -134,6 +132,6 @@ def _is_steady(found: Steady) -> bool:
     return found.settled and math.isfinite(found.low) and math.isfinite(found.high)
 
 
-def _after(series: Series, found: Steady) -> list[NDArray[np.int64]]:
-    at = next(i for i, w in enumerate(windows(series)) if w.t_s >= found.since_s)
+def _after(series: Series, all_: Sequence[Window], found: Steady) -> list[NDArray[np.int64]]:
+    at = next(i for i, w in enumerate(all_) if w.t_s >= found.since_s)
     return thinned(series.blocks[at:])

@@ -102,7 +102,7 @@ class Trace:
     def to_json(self, cores: int = 1, *, emulated: bool = False) -> dict[str, Any]:
         """One of `models` of `edgelathe.trace/1`; `cores`: CPUs of the device, `emulated`: whether it is."""
         seen = [b.conditions for b in self.blocks], [b.more for b in self.blocks]
-        marks = [conditions.marks(c, m, cores) for c, m in zip(*seen, strict=True)]
+        marks = conditions.marked(*seen, cores)
         summary = conditions.summary(*seen, cores)
         calls = sum(len(b.ns) for b in self.blocks)
         ratio = None if self.profiled is None else self.profiled.ms / self.total.ms

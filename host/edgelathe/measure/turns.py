@@ -93,7 +93,7 @@ def _calls(job: Job) -> int:
 
 def _disturbed(measured: Sequence[Measured], cores: int) -> bool:
     return any(
-        conditions.retry_needed([conditions.marks(c, m, cores) for c, m in zip(g.conditions, g.more, strict=True)])
+        conditions.retry_needed(conditions.marked(g.conditions, g.more, cores))
         for one in measured
         for g in one.groups
         if g.conditions

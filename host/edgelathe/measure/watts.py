@@ -39,6 +39,10 @@ class Window(NamedTuple):
         """The same readings, for a part of the time."""
         return Window(self.traces, max(self.start, start), min(self.end, end))
 
+    def counts(self) -> list[int]:
+        """How many readings of each source lie in it."""
+        return [int(_inside(trace.t, self.start, self.end).sum()) for trace in self.traces]
+
     def watts(self) -> float | None:
         """Mean power of all sources together; None with too few readings."""
         means = [mean_watts(trace, self.start, self.end) for trace in self.traces]
@@ -89,6 +93,10 @@ class Mean:
     claim: Claim
 
 
+def _inside(t: Array, start: float, end: float) -> NDArray[np.bool_]:
+    return (t >= start) & (t <= end)
+
+
 def mean_watts(trace: Trace, start: float, end: float) -> float | None:
     """Mean power between two times; None with fewer than FEWEST readings there.
 
@@ -99,7 +107,7 @@ def mean_watts(trace: Trace, start: float, end: float) -> float | None:
     if trace.kind == "energy":
         turns = 1 + np.flatnonzero(np.diff(values))
         t, values = t[turns], values[turns]
-    inside = (t >= start) & (t <= end)
+    inside = _inside(t, start, end)
     if inside.sum() < FEWEST:
         return None
     if trace.kind == "energy":

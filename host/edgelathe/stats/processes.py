@@ -90,13 +90,7 @@ def compare(
     two, one = reach(logs.tolist(), 0.025), reach(logs.tolist(), 0.05)
     low, high = math.exp(middle - two), math.exp(middle + two)
     ends = math.exp(middle - one), math.exp(middle + one)
-    return Comparison(math.exp(middle), low, high, *ends, _verdict(low, high, margin), pairs=len(logs))
-
-
-def _verdict(low: float, high: float, margin: float) -> ratio.Speed:
-    if 1 / (1 + margin) <= low and high <= 1 + margin:
-        return "same"
-    return "faster" if high < 1 else "slower" if low > 1 else "undecided"
+    return Comparison(math.exp(middle), low, high, *ends, ratio.verdict(low, high, margin), pairs=len(logs))
 
 
 def _by_process(groups: Sequence[BlocksNs], name: str) -> tuple[float, ...]:
