@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgelathe.calibrate import ranges, scales
-from edgelathe.compress import opset, qdq, qplan, qweights
+from edgelathe.calibrate import scales
+from edgelathe.compress import grids, opset, qdq, qplan, qweights
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
@@ -17,15 +17,12 @@ from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
-    from numpy.typing import NDArray
 
-    from edgelathe.calibrate.scales import Grid
+    from edgelathe.compress.grids import Calibrated
     from edgelathe.compress.qplan import Plan
     from edgelathe.model.types import Model
 
-_INPUT_VALUES = 1 << 18  # of each input that its grid is fitted to
 _X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
 
 
@@ -86,48 +83,15 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
     if not plan.weights:
         return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
-    found = _calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
+    found = grids.calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
     notes += _write(graph, names, plan, found, options, context)
     qdq.finish(graph_model, names)
     config = {"session.x64quantprecision": "1"} if options.exact else {}
     return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
 
 
-@dataclass(frozen=True, eq=False)
-class _Calibrated:
-    """What the samples say: the grid of each stored value, and float means by name."""
-
-    grid: dict[ir.Value, Grid]
-    mean: dict[str, NDArray[np.float64] | None]
-
-
-def _calibrate(model: Model, plan: Plan, options: Options, context: Context) -> _Calibrated:
-    """One pass over the samples; then a grid for every value that other grids follow."""
-    data = context.data
-    assert data is not None
-    wanted: dict[str, int | None] = {str(root.name): None for root in plan.grid.values()}
-    if options.correct:
-        for node in plan.weights:
-            wanted[str(node.inputs[0].name)] = 1 if node.op_type == "Conv" else -1  # type: ignore[union-attr]  # has data
-    seen, signed = ranges.collect(model, data, wanted), bool(options.signed)
-    grid: dict[ir.Value, Grid] = {}
-    for root in dict.fromkeys(plan.grid.values()):
-        producer, name = root.producer(), str(root.name)
-        own = (options_for(options, producer, context.overrides) if producer is not None else None) or options
-        span = scales.RULES[own.scale](seen[name], 256, own.percentile)
-        if root.is_graph_input():
-            some = ranges.thin(data.inputs[name], _INPUT_VALUES)
-            grid[root] = scales.fit(some, (span, (seen[name].low, seen[name].high)), signed)
-        else:
-            grid[root] = scales.affine(*span, signed)
-    return _Calibrated(
-        {value: grid[root] for value, root in plan.grid.items()},
-        {name: s.mean for name, s in seen.items()},
-    )
-
-
 def _write(
-    graph: ir.Graph, names: Names, plan: Plan, found: _Calibrated, options: Options, context: Context
+    graph: ir.Graph, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
 ) -> tuple[Note, ...]:
     """Write weights first, then values in graph order, then drop the clamps that the grids do."""
     writer, notes = qdq.Writer(graph, names), []

@@ -1,0 +1,55 @@
+"""The grid of every stored value of an integer plan, from one pass over the calibration samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgelathe.calibrate import ranges, scales
+from edgelathe.compress.graph import options_for
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from edgelathe.calibrate.scales import Grid
+    from edgelathe.compress.int8 import Options
+    from edgelathe.compress.qplan import Plan
+    from edgelathe.compress.types import Context
+    from edgelathe.model.types import Model
+
+_INPUT_VALUES = 1 << 18  # of each input that its grid is fitted to
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What the samples say: the grid of each stored value, and float means by name."""
+
+    grid: dict[ir.Value, Grid]
+    mean: dict[str, NDArray[np.float64] | None]
+
+
+def calibrate(model: Model, plan: Plan, options: Options, context: Context) -> Calibrated:
+    """One pass over the samples; then a grid for every value that other grids follow."""
+    data = context.data
+    assert data is not None
+    wanted: dict[str, int | None] = {str(root.name): None for root in plan.grid.values()}
+    if options.correct:
+        for node in plan.weights:
+            wanted[str(node.inputs[0].name)] = 1 if node.op_type == "Conv" else -1  # type: ignore[union-attr]  # has data
+    seen, signed = ranges.collect(model, data, wanted), bool(options.signed)
+    grid: dict[ir.Value, Grid] = {}
+    for root in dict.fromkeys(plan.grid.values()):
+        producer, name = root.producer(), str(root.name)
+        own = (options_for(options, producer, context.overrides) if producer is not None else None) or options
+        span = scales.RULES[own.scale](seen[name], 256, own.percentile)
+        if root.is_graph_input():
+            some = ranges.thin(data.inputs[name], _INPUT_VALUES)
+            grid[root] = scales.fit(some, (span, (seen[name].low, seen[name].high)), signed)
+        else:
+            grid[root] = scales.affine(*span, signed)
+    return Calibrated(
+        {value: grid[root] for value, root in plan.grid.items()},
+        {name: s.mean for name, s in seen.items()},
+    )
