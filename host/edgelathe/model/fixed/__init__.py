@@ -1,0 +1,1 @@
+"""Fixed-point simulator: models in integer arithmetic on the host, without any runtime's kernels."""
