@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgelathe.report import terminal
+from edgelathe.measure.conditions import BUSY_SHARE
+from edgelathe.report import benchmark, terminal
 from edgelathe.report.benchmark import span
 from support import documents
 
@@ -96,7 +97,13 @@ def test_each_scenario_says_what_its_figures_are() -> None:
 
 
 def test_emulated_devices_are_labelled_and_interruptions_told() -> None:
-    assert shown(document(emulated=True)).count("· emulated") == 2
+    text = shown(document(emulated=True))
+    assert text.count("1 thread · session.x64quantprecision=1 · emulated") == 1  # both ran alike
+    doc = document()
+    doc["results"][0]["emulated"] = True
+    assert "  a.onnx: onnxruntime · CPUExecutionProvider · 1 thread · session.x64quantprecision=1 · emulated" in shown(
+        doc
+    )
     assert "interrupted" in shown({**document(), "interrupted": True})
 
 
@@ -112,7 +119,7 @@ def test_what_is_measured_beside_the_calls() -> None:
     text = shown(document(energy=energy, footprint=footprint, outliers=outliers, split=split, processes=spread))
     for part in (
         "energy 12 ± 1 mJ per inference above idling · VDD_IN", "loads in 41.0 ms", "peak memory 4.10 MB",
-        "12 outliers kept, 1.00% of the calls, in 3 blocks, the slowest 9.50 ms", "copy in 100 us, compute 1.50 ms",
+        "12 outliers kept, 1.0% of the calls, in 3 blocks, the slowest 9.50 ms", "copy in 100 us, compute 1.50 ms",
         "3 processes: their medians differ by 3.3 %",
     ):  # fmt: skip
         assert part in text, text
@@ -125,3 +132,28 @@ def test_a_fifth_of_the_calls_are_no_outliers() -> None:
 
 def test_spans() -> None:
     assert [span(ms) for ms in (33.0, 250.5, 8000.0, 600e3)] == ["33 ms", "250 ms", "8 s", "10 min"]
+
+
+@pytest.mark.parametrize(("n", "share", "says"), [
+    (1, 0.00024, "1 outlier kept, 0.02% of the calls, in 1 block, the slowest"),
+    (52, 0.01237, "52 outliers kept, 1.2% of the calls"),
+])  # fmt: skip
+def test_outliers_are_counted_to_the_digits_that_so_few_support(n: int, share: float, says: str) -> None:
+    assert says in shown(document(outliers={"n": n, "share": share, "worst_ms": 9.5, "at": "clustered", "blocks": n}))
+
+
+def test_other_processes_are_told_of_where_a_grade_minds_them() -> None:
+    assert benchmark.BUSY == BUSY_SHARE
+    assert "others took" not in shown(document(conditions={**CONDITIONS, "others": 0.06}))
+    assert "others took 12% of the CPU" in shown(document(conditions={**CONDITIONS, "others": 0.12}))
+
+
+def test_models_of_the_same_file_name_are_told_apart() -> None:
+    doc = document()
+    doc["results"][0]["model"], doc["results"][1]["model"] = "runs/a/model.onnx", "runs/b/model.onnx"
+    doc["comparisons"][0] |= {"a": "runs/a/model.onnx", "b": "runs/b/model.onnx"}
+    doc["results"][1]["warnings"] = ["did not settle"]
+    text = shown(doc)
+    assert "\n  a/model.onnx   3.05" in text
+    assert "b/model.onnx is faster than a/model.onnx" in text
+    assert "! b/model.onnx: did not settle" in text

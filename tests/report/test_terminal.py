@@ -37,7 +37,7 @@ budget            size<=0.35x · accuracy.drop<=2%
 
 met by int8: size 43.4 kB, drop 0.1 points; 1.6x faster
 holds for onnxruntime 1.32.0 · CPUExecutionProvider · 1 thread · session.x64quantprecision=1
-! the governor is 'ondemand'"""
+! int8: the governor is 'ondemand'"""
     )
 
 
@@ -136,3 +136,12 @@ def test_little_trust_in_times_is_said_with_its_reasons():
         graded = {**document["baseline"], "grade": {"letter": letter, "reasons": ["the device throttled"]}}
         text = shown(terminal.fit({**document, "baseline": graded}))
         assert ("times of the baseline: trust D: the device throttled" in text) == told
+
+
+def test_a_warning_of_a_fit_names_its_candidate_unless_it_is_about_both():
+    document = documents.fit()
+    base = {**document["baseline"], "warnings": ["kernels were replaced", "the governor is 'ondemand'"]}
+    assert view.warnings({**document, "baseline": base}) == [
+        "baseline: kernels were replaced",
+        "the governor is 'ondemand'",
+    ]

@@ -52,6 +52,6 @@ def test_two_models_side_by_side():
     shown = terminal.text(terminal.render({**DOCUMENT, "models": [a, b], "layers": lines, "warnings": ["read this"]}))
     conv, added, whole, warning = shown.splitlines()[-4:]
     assert conv.split() == ["conv1", "+1", "Conv", "180.0", "90.0", "0.50x", "faster", "QLinearConv", "uint8"]
-    assert added.split() == ["added:", "QuantizeLinear", "-", "90.0", "-", "undecided", "QuantizeLinear", "added"]
+    assert added.split() == ["added", "QuantizeLinear", "-", "90.0", "-", "undecided", "QuantizeLinear", "added"]
     assert whole.split() == ["all", "180.0", "120.0", "0.67x"]
     assert warning == "! read this"

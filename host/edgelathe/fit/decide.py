@@ -109,7 +109,7 @@ def _words(line: BudgetLine, entry: Entry) -> str:
 def _met(entry: Entry, got: Sequence[BudgetLine], rules: Rules) -> str:
     parts = [_words(line, entry) for line in got]
     lenient = "; judged by point estimates (--lenient)" if rules.lenient else ""
-    return f"met by {entry.candidate.recipe}: {', '.join(parts)}{lenient}"
+    return f"met by {entry.candidate.recipe}: {'; '.join(parts)}{lenient}"
 
 
 def _missed(entry: Entry, got: Sequence[BudgetLine], sound: Sequence[Judged], rules: Rules) -> str:
@@ -117,7 +117,7 @@ def _missed(entry: Entry, got: Sequence[BudgetLine], sound: Sequence[Judged], ru
     broken = [line for line in open_ if line.verdict == "missed"]
     state = "missed" if broken else "undecided"
     never = [limit.expr for i, limit in enumerate(rules.limits) if all(got[i].verdict == "missed" for _, got in sound)]
-    found = ", ".join(_words(line, entry) for line in broken or open_)
+    found = "; ".join(_words(line, entry) for line in broken or open_)
     text = f"{state}: {found}; the closest is {entry.candidate.recipe}"
     if never:
         text += f"; no candidate of {len(sound)} reaches {' or '.join(never)}"

@@ -9,12 +9,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgelathe.report import tables, units
+from edgelathe.report.layout import Fitted, Layout, shortened
 from edgelathe.report.view import MARKS
 
 Doc = Mapping[str, Any]
 
 #: Share of the calls beyond which those far above the median are no outliers.
 MANY = 0.05
+#: Share of the CPU that others may take before it is told: below it a grade does not mind (`conditions.BUSY_SHARE`).
+BUSY = 0.1
 
 
 def benchmark(document: Doc) -> RenderableType:
@@ -38,21 +41,44 @@ def benchmark(document: Doc) -> RenderableType:
 
 
 def _figures(able: Sequence[Doc], names: Mapping[str, str]) -> RenderableType:
+    """The table: intervals beside the figures, or below them where the terminal is narrow; and how it all ran."""
     scenario = able[0].get("scenario") or {"name": "single-stream"}
-    offline = scenario["name"] == "offline"
+    layouts: list[Layout] = [
+        lambda most: _table(able, names, most),
+        lambda most: _table(able, names, most, below=True),
+        lambda most: _table(able, names, most, below=True, gap=2),
+    ]
+    said = _scenario(scenario)
+    made = Fitted([names[r["model"]] for r in able], *layouts)
+    return Group(*([Text(said, "dim")] if said else []), made, *_sessions(able, names))
+
+
+def _table(
+    able: Sequence[Doc], names: Mapping[str, str], most: int, *, below: bool = False, gap: int = 3
+) -> RenderableType:
+    offline = (able[0].get("scenario") or {}).get("name") == "offline"
     unit, factor = units.time_unit([r["latency_ms"]["p50"] for r in able])
     graded = any(r.get("grade") for r in able)
     columns = [">samples/s"] if offline else [f">p50 {unit}", f">p95 {unit}", f">p99 {unit}"]
-    made = tables.table("  model", *columns, ">n", *(["trust"] if graded else []), "session")
+    made = tables.table(">  model", *columns, ">n", *([">trust"] if graded else []), gap=gap)
     for r in able:
         figures = r["latency_ms"]
         cells = [_rate(r)] if offline else [percentile(figures, stat, factor) for stat in ("p50", "p95", "p99")]
+        if below:
+            cells = [cell.replace(" [", "\n[") for cell in cells]
         trust = [Text((r.get("grade") or {}).get("letter", units.DASH))] if graded else []
-        emulated = " · emulated" if r.get("emulated") else ""
-        name = Text(f"  {names[r['model']]}")
-        made.add_row(name, *cells, f"{figures['n']:,}", *trust, Text(tables.session_line(r) + emulated))
-    said = _scenario(scenario)
-    return Group(Text(said, "dim"), made) if said else made
+        made.add_row(Text(f"  {shortened(names[r['model']], most)}"), *cells, f"{figures['n']:,}", *trust)
+    return made
+
+
+def _sessions(able: Sequence[Doc], names: Mapping[str, str]) -> Iterator[Text]:
+    """How each ran; once where all ran alike."""
+    ran = {
+        names[r["model"]]: tables.session_line(r) + (" · emulated" if r.get("emulated") else "") for r in able
+    }  # by name: of a model that is measured twice both are one
+    alike = len(set(ran.values())) == 1
+    for name, text in list(ran.items())[: 1 if alike else None]:
+        yield Text(f"  {text}" if alike else f"  {name}: {text}", "dim")
 
 
 def _scenario(scenario: Doc) -> str:
@@ -95,7 +121,11 @@ def _more(r: Doc) -> Iterator[str]:
     if paced:
         ends = units.bracket(paced["low"], paced["high"], 2)
         beside = units.duration(paced["back_to_back_ms"]["p50"])
-        late = f" · {paced['late']:,} calls began late: one takes longer than the period" if paced["late"] else ""
+        late = (
+            f" · {units.several(paced['late'], 'call')} began late: one takes longer than the period"
+            if paced["late"]
+            else ""
+        )
         yield f"with pauses takes {paced['ratio']:.2f}x {ends} of calls back to back ({beside}){late}"
     if sustained:
         yield _sustained(sustained)
@@ -146,10 +176,11 @@ def _footprint(f: Doc) -> str:
 
 
 def _outliers(o: Doc) -> str:
-    where = {"first": "in the first block mostly", "clustered": f"in {o.get('blocks')} blocks"}.get(o.get("at", ""), "")
+    places = {"first": "in the first block mostly", "clustered": f"in {units.several(o.get('blocks') or 0, 'block')}"}
+    where = places.get(o.get("at", ""), "")
     if o["share"] > MANY:
         return f"{o['share']:.0%} of the calls are far above the median: a second level rather than outliers"
-    parts = [f"{o['n']:,} outliers kept", f"{o['share']:.2%} of the calls", where]
+    parts = [f"{units.several(o['n'], 'outlier')} kept", f"{units.rare(o['share'])} of the calls", where]
     parts.append(f"the slowest {units.duration(o['worst_ms'])}" if o.get("worst_ms") else "")
     return ", ".join(filter(None, parts))
 
@@ -184,14 +215,14 @@ def _conditions(able: Sequence[Doc]) -> str:
     blocks = max(r["blocks"] for r in able if r.get("blocks"))
     paced = any(r.get("paced") for r in able)
     turns = len(able) > 1 and not any(r.get("sustained") for r in able)
-    parts = [f"{'interleaved in ' if turns or paced else ''}{blocks:,} blocks"]
+    parts = [f"{'interleaved in ' if turns or paced else ''}{units.several(blocks, 'block')}"]
     heat = [t for f in found for ends in (f.get("temperature_c") or {}).values() for t in ends]
     clock = [t for f in found for t in f.get("clock_khz") or ()]
     device = [_range(heat, 1.0, 0, "°C")] if heat else []
     device += [_range(clock, 1e-6, 1, "GHz")] if clock else []
     parts += [", ".join(device)] if device else []
     shares = [f["others"] for f in found if f.get("others") is not None]
-    parts += [f"others took {max(shares):.0%} of the CPU"] if shares and max(shares) >= 0.01 else []
+    parts += [f"others took {max(shares):.0%} of the CPU"] if shares and max(shares) >= BUSY else []
     return " · ".join(parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from edgelathe.report import units
 from edgelathe.report.junit import describe
+from edgelathe.report.layout import Fitted, broken, shortened, tidy
 from edgelathe.report.view import accuracy_metric, chosen
 
 Doc = Mapping[str, Any]
@@ -22,12 +22,15 @@ SIGNS = {"ok": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
 
-def table(*headings: str) -> Table:
-    """An empty table without lines; a heading that begins with `>` is of a column of numbers."""
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+def table(*headings: str, gap: int = 3) -> Table:
+    """An empty table without lines, its columns `gap` apart.
+
+    A heading that begins with `>` is of a column that does not fold: numbers, single words.
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     for heading in headings:
-        number = heading.startswith(">")
-        made.add_column(Text(heading.removeprefix(">")), no_wrap=number, overflow="fold")
+        rigid = heading.startswith(">")
+        made.add_column(Text(heading.removeprefix(">")), no_wrap=rigid, overflow="fold")
     return made
 
 
@@ -46,7 +49,7 @@ def budget_line(line: Doc, document: Doc) -> str:
 
 def compressed(document: Doc) -> RenderableType:
     """`edgelathe.compress/1`: what each step did, and the size before and after."""
-    made = table("  step", ">seconds", ">layers", "left as they were")
+    made = table(">  step", ">seconds", ">layers", "left as they were")
     for step in document["steps"]:
         layers = step.get("layers") or []
         left = [f"{n['layer']} ({n['what']})" if n.get("what") else n["layer"] for n in layers if not n["done"]]
@@ -59,7 +62,7 @@ def compressed(document: Doc) -> RenderableType:
         )
     before, after = document["bytes_before"], document["bytes_after"]
     total = f"{document['model']}   {units.size(before)} -> {units.size(after)} ({units.times(after / before)})"
-    return Group(made, Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
+    return Group(tidy(made), Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
 
 
 def inspection(document: Doc) -> RenderableType:
@@ -71,26 +74,45 @@ def inspection(document: Doc) -> RenderableType:
     ]
     head.append(f"{units.count(document['macs'])} MACs")
     ends = [Text(f"{kind:8}{_tensor(t)}") for kind in ("input", "output") for t in document[f"{kind}s"]]
-    made = table("  layer", "op", ">parameters", ">MACs", ">bytes", ">of bytes", "steps")
-    for layer in document["layers"]:
-        share = units.share(layer["bytes"] / document["bytes"])
-        figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), share)
-        made.add_row(
-            Text(f"  {_short(layer['name'])}"), Text(layer["op"]), *figures, Text(" ".join(layer.get("steps", [])))
-        )
-    return Group(Text(" · ".join(head), "bold"), *ends, Text(), made)
+    layers = document["layers"]
+    share = [units.share(layer["bytes"] / document["bytes"]) for layer in layers]
+
+    def made(most: int, gap: int = 3) -> RenderableType:
+        rows = table(">  layer", ">op", ">parameters", ">MACs", ">bytes", ">of bytes", gap=gap)
+        for layer, part in zip(layers, share, strict=True):
+            figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), part)
+            rows.add_row(Text(f"  {shortened(layer['name'], most)}"), Text(layer["op"]), *figures)
+        return rows
+
+    names = [layer["name"] for layer in layers]
+    shown = Fitted(names, made, lambda most: made(most, gap=2))
+    return Group(Text(" · ".join(head), "bold"), *ends, Text(), shown, *_changed_by(layers))
+
+
+def _changed_by(layers: Sequence[Doc]) -> list[RenderableType]:
+    """Which steps can change a layer: the same ones for all layers of an operator."""
+    steps = {layer["op"]: " ".join(layer["steps"]) for layer in layers if layer.get("steps")}
+    ops: dict[str, list[str]] = {}
+    for op, text in steps.items():
+        ops.setdefault(text, []).append(op)
+    if not ops:
+        return []
+    rows = table("  can be changed", "by")
+    for text, which in ops.items():
+        rows.add_row(Text(f"  {', '.join(which)}"), Text(text))
+    return [Text(), tidy(rows)]
 
 
 def runs(document: Doc) -> RenderableType:
     """`edgelathe.runs/1`, newest first."""
     if not document["runs"]:
         return Text("no runs yet · next: edgelathe fit --help")
-    made = table("run", "state", "budget", "model", "device", "started (UTC)")
+    made = table(">run", ">state", ">budget", "model", "device", ">started (UTC)")
     for r in document["runs"]:
         met = {True: "✓ met", False: "✗ not met", None: units.DASH}[r["met"]]
         texts = (r["run"], r["state"], met, units.base(r["model"]), r["device"], units.when(r["started"]))
         made.add_row(*map(Text, texts))
-    return made
+    return tidy(made)
 
 
 def probe(document: Doc) -> RenderableType:
@@ -131,26 +153,26 @@ def devices(document: Doc) -> RenderableType:
     """`edgelathe.devices/1`."""
     if not document["devices"]:
         return Text("no devices yet · next: edgelathe device add NAME TARGET")
-    made = table("device", "target", "profile", "root")
+    made = table(">device", "target", ">profile", "root")
     for d in document["devices"]:
         made.add_row(*(Text(d.get(k) or units.DASH) for k in ("name", "url", "profile", "root")))
-    return made
+    return tidy(made)
 
 
 def profiles(document: Doc) -> RenderableType:
     """`edgelathe.profiles/1`."""
-    made = table("profile", "for", "machine", "runtimes")
+    made = table(">profile", "for", ">machine", "runtimes")
     for p in document["profiles"]:
         runtimes = ", ".join(dict.fromkeys(r["runtime"] for r in p["runtimes"]))
         made.add_row(Text(p["name"]), Text(p["title"]), Text(p.get("machine") or "any"), Text(runtimes))
-    return made
+    return tidy(made)
 
 
 def rollout(document: Doc) -> RenderableType:
     """`edgelathe.rollout/1`: each device with its state, and how many are in which."""
     found = document["devices"]
     states = Counter(d["state"] for d in found)
-    made = table("", "device", "group", "state", "agent", "runtimes", ">free", "why")
+    made = table(">", ">device", ">group", ">state", ">agent", "runtimes", ">free", "why")
     for d in found:
         runtimes = ", ".join(f"{r['name']} {r['version']}" for r in d.get("runtimes") or [])
         sign = Text("✓", "green") if d["state"] in GOOD else Text("✗", "red")
@@ -164,23 +186,34 @@ def rollout(document: Doc) -> RenderableType:
         made.add_row(sign, *map(Text, texts), units.size(d.get("free_bytes")), Text(d.get("why") or ""))
     good_first = sorted(states.items(), key=lambda pair: pair[0] not in GOOD)
     total = [f"{len(found)} device{'s' * (len(found) != 1)}", *(f"{n} {state}" for state, n in good_first)]
-    return Group(made, Text(" · ".join(total), "bold"))
+    return Group(tidy(made), Text(" · ".join(total), "bold"))
 
 
 def comparison(document: Doc) -> RenderableType:
     """`edgelathe.comparison/1`: what several runs chose, side by side."""
-    made = table("run", "budget", "model", "device", "recipe", ">p50", ">drop", ">size")
-    for run in document["runs"]:
-        c = chosen(run)
-        met = {True: "✓ met", False: "✗ not met", None: units.DASH}[run["met"]]
-        head = (run["run"], met, units.base(run["model"]["path"]), run["device"].get("name", units.DASH))
-        figures = (units.DASH,) * 3
-        if c and c["latency_ms"] and c["accuracy"]:
-            a, p50 = c["accuracy"], c["latency_ms"]["p50"]
-            drop = units.drop(a["metric"], a["drop"], a["drop_low"], a["drop_high"])
-            figures = (units.duration(p50), drop, units.size(c["bytes"]))
-        made.add_row(*map(Text, head), Text(c["recipe"] if c else units.DASH), *figures)
-    return made
+    recipes = [c["recipe"] if (c := chosen(run)) else units.DASH for run in document["runs"]]
+
+    def made(most: int, gap: int = 3) -> RenderableType:
+        rows = table(">run", ">budget", "model", "device", ">recipe", ">p50", ">drop", ">size", gap=gap)
+        for run, recipe in zip(document["runs"], recipes, strict=True):
+            rows.add_row(*map(Text, (*_compared(run), broken(recipe, most))), *_figures(chosen(run)))
+        return rows
+
+    return Fitted(recipes, made, lambda most: made(most, gap=2))
+
+
+def _compared(run: Doc) -> tuple[str, ...]:
+    met = {True: "✓ met", False: "✗ not met", None: units.DASH}[run["met"]]
+    return run["run"], met, units.base(run["model"]["path"]), run["device"].get("name", units.DASH)
+
+
+def _figures(candidate: Doc | None) -> tuple[str, ...]:
+    """Median, drop and size."""
+    if not (candidate and candidate["latency_ms"] and candidate["accuracy"]):
+        return (units.DASH,) * 3
+    a = candidate["accuracy"]
+    drop = units.drop(a["metric"], a["drop"], a["drop_low"], a["drop_high"])
+    return units.duration(candidate["latency_ms"]["p50"]), drop, units.size(candidate["bytes"])
 
 
 def problems(document: Doc) -> RenderableType:
@@ -199,15 +232,6 @@ def _words(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return units.DASH
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _short(name: str, most: int = 56) -> str:
-    """A layer's name on a terminal; converters make names of hundreds of characters, whose ends tell them apart."""
-    return (
-        name
-        if len(name) <= most or not sys.stdout.isatty()
-        else f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
-    )
 
 
 def _tensor(t: Doc) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from edgelathe.report import tables, view
 from edgelathe.report.benchmark import benchmark
 from edgelathe.report.evaluation import evaluation
+from edgelathe.report.layout import Fitted, broken
 from edgelathe.report.tables import (
     comparison,
     compressed,
@@ -92,20 +93,26 @@ def text(shown: RenderableType, encoding: str = "utf-8") -> str:
 
 def candidates(document: Mapping[str, Any], judged: view.Judged | None = None) -> RenderableType:
     """The table of candidates: figures with their uncertainty, verdicts as signs, an arrow at the chosen one."""
-    table = tables.table("  candidate", *(f">{c.heading}" for c in view.columns(document)), "")
-    notes = []
-    for row in view.rows(document, judged):
-        style = "bold" if row.chosen else "dim" if row.note else ""
-        cells = [_cell(cell) for cell in row.cells]
-        table.add_row(
-            Text(f"  {row.name}"),
-            *cells,
-            Text(("<- chosen" if document["met"] else "<- closest") if row.chosen else row.status if row.note else ""),
-            style=style,
-        )
-        if row.note and row.note != row.status:
-            notes.append(Text(f"  {row.name} {row.note}", "dim"))
-    return Group(table, *notes)
+    rows = view.rows(document, judged)
+    headings = [f">{c.heading}" for c in view.columns(document)]
+
+    def made(most: int, gap: int = 3) -> RenderableType:
+        table = tables.table(">  candidate", *headings, "", gap=gap)
+        for row in rows:
+            name = broken(row.name, most).replace("\n", "\n  ")
+            style = "bold" if row.chosen else "dim" if row.note else ""
+            table.add_row(Text(f"  {name}"), *map(_cell, row.cells), Text(_place(row, document)), style=style)
+        return table
+
+    notes = [Text(f"  {row.name} {row.note}", "dim") for row in rows if row.note and row.note != row.status]
+    return Group(Fitted([row.name for row in rows], made, lambda most: made(most, gap=2)), *notes)
+
+
+def _place(row: view.Row, document: Mapping[str, Any]) -> str:
+    """What stands behind a row."""
+    if row.chosen:
+        return "<- chosen" if document["met"] else "<- closest"
+    return row.status if row.note else ""
 
 
 def files(folder: Path | str, written: list[Path]) -> RenderableType:

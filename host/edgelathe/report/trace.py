@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from edgelathe.report import tables, units
+from edgelathe.report.layout import Fitted, Layout, shortened
 
 Doc = Mapping[str, Any]
 
 TOP = 20
 _STYLES = {"faster": "green", "slower": "red"}
-_OWN = {"runtime": "added by the runtime: ", "added": "added: "}
+_OWN = {"runtime": "runtime's own", "added": "added"}
 _NAME = 46
 
 
@@ -45,39 +47,75 @@ def _head(name: str, model: Doc) -> list[Text]:
 
 def _single(model: Doc, top: int | None) -> RenderableType:
     unit, factor = _unit(model["total_ms"])
-    made = tables.table("  layer", "op", "kernel", "type", "provider", f">{unit}", ">share", ">sum")
-    total = 0.0
     rows = sorted(model["rows"], key=lambda r: -r["ms"])
-    for row in rows[:top]:
-        total += row["share"]
-        made.add_row(
-            Text(f"  {_layers(row)}"), Text(row["op"] if row["layers"] else ""),
-            Text(_differs(row["kernel"], row["op"])),
-            Text(row["dtype"] or ""), Text(_provider(row["provider"])), _time(row, factor), units.share(row["share"]),
-            units.share(total),
-        )  # fmt: skip
-    return Group(made, *_rest(rows, top, lambda r: r["ms"]))
+    shown = rows[:top]
+    columns = {
+        ">op": [_op(row) for row in shown],
+        ">kernel": [_differs(row["kernel"], row["op"]) for row in shown],
+        ">type": [row["dtype"] or "" for row in shown],
+        ">provider": [_provider(row["provider"]) for row in shown],
+        f">{unit}": [_time(row, factor) for row in shown],
+        ">share": [units.share(row["share"]) for row in shown],
+        ">sum": [units.share(part) for part in itertools.accumulate(row["share"] for row in shown)],
+    }
+    mine = _provider(model["options"]["provider"])
+    plain = {">provider": {"", mine}, ">kernel": {""}}  # what the line above says, and nothing
+    fewer = {k: v for k, v in columns.items() if not set(v) <= plain.get(k, set())}
+
+    def made(columns: Mapping[str, Sequence[str]], most: int, gap: int = 3) -> RenderableType:
+        table = tables.table(">  layer", *columns, gap=gap)
+        for row, *cells in zip(shown, *columns.values(), strict=True):
+            table.add_row(Text(f"  {_layers(row, most)}"), *map(Text, cells))
+        return table
+
+    narrow = {k: v for k, v in fewer.items() if k != ">sum"}
+    layouts: list[Layout] = [
+        lambda most: made(columns, most),
+        lambda most: made(fewer, most),
+        lambda most: made(fewer, most, gap=2),
+        lambda most: made(narrow, most, gap=2),
+    ]
+    return Group(Fitted([_layers(row) for row in shown], *layouts, most=_NAME), *_rest(rows, top, lambda r: r["ms"]))
 
 
 def _compared(document: Doc, top: int | None) -> RenderableType:
     a, b = document["models"]
     unit, factor = _unit(max(a["total_ms"], b["total_ms"]))
-    made = tables.table("  layer", "op", f">before, {unit}", f">after, {unit}", ">ratio", "", "after")
     lines = sorted(document["layers"], key=lambda x: -max(_ms(x["a"]), _ms(x["b"])))
-    for line in lines[:top]:
-        after = ", ".join(
-            line["notes"] or [" ".join([*line["b"]["kernels"], *line["b"]["dtypes"]]) if line["b"] else ""]
+    shown = lines[:top]
+
+    def made(most: int, *, ops: bool, gap: int = 3) -> RenderableType:
+        headings = [">op"] if ops else []
+        table = tables.table(
+            ">  layer", *headings, f">before, {unit}", f">after, {unit}", ">ratio", ">", "after", gap=gap
         )
-        made.add_row(
-            Text(f"  {_layers(line)}"), Text(line["op"] if line["layers"] else ""),
-            *(units.DASH if line[k] is None else f"{line[k]['ms'] * factor:.1f}" for k in "ab"),
-            units.times(line["ratio"]), Text(line["verdict"], _STYLES.get(line["verdict"], "")), Text(after),
+        for line in shown:
+            table.add_row(
+                Text(f"  {_layers(line, most)}"), *([Text(_op(line))] if ops else []),
+                *(units.DASH if line[k] is None else f"{line[k]['ms'] * factor:.1f}" for k in "ab"),
+                units.times(line["ratio"]), Text(line["verdict"], _STYLES.get(line["verdict"], "")), Text(_after(line)),
+            )  # fmt: skip
+        table.add_row(
+            Text("  all"), *([""] if ops else []), f"{a['total_ms'] * factor:.1f}", f"{b['total_ms'] * factor:.1f}",
+            units.times(b["total_ms"] / a["total_ms"]), "", "", style="bold",
         )  # fmt: skip
-    made.add_row(
-        Text("  all"), "", f"{a['total_ms'] * factor:.1f}", f"{b['total_ms'] * factor:.1f}",
-        units.times(b["total_ms"] / a["total_ms"]), "", "", style="bold",
-    )  # fmt: skip
-    return Group(made, *_rest(lines, top, lambda x: _ms(x["b"])))
+        return table
+
+    layouts: list[Layout] = [
+        lambda most: made(most, ops=True),
+        lambda most: made(most, ops=False),
+        lambda most: made(most, ops=False, gap=2),
+    ]
+    return Group(
+        Fitted([_layers(line) for line in shown], *layouts, most=_NAME), *_rest(lines, top, lambda x: _ms(x["b"]))
+    )
+
+
+def _after(line: Doc) -> str:
+    """What ran in the second model, or what is to be noted of it."""
+    if line["notes"] or not line["b"]:
+        return ", ".join(line["notes"])
+    return " ".join([*line["b"]["kernels"], *line["b"]["dtypes"]])
 
 
 def _rest(rows: Sequence[Doc], top: int | None, ms: Callable[[Doc], float]) -> Iterable[Text]:
@@ -86,13 +124,17 @@ def _rest(rows: Sequence[Doc], top: int | None, ms: Callable[[Doc], float]) -> I
         yield Text(f"  and {len(left)} more, {units.duration(sum(map(ms, left)))} together; --all shows them", "dim")
 
 
-def _layers(row: Doc) -> str:
+def _layers(row: Doc, most: int = _NAME) -> str:
     """The layer that a row is known by, and how many more it covers; of the runtime's own rows what they are."""
     if not row["layers"]:
-        return _OWN.get(row["kind"], "") + str(row["op"])
-    first = str(row["layer"])
-    name = first if len(first) <= _NAME else "..." + first[3 - _NAME :]
-    return name + (f" +{len(row['layers']) - 1}" if len(row["layers"]) > 1 else "")
+        return shortened(_OWN.get(row["kind"]) or str(row["op"]), most)
+    more = f" +{len(row['layers']) - 1}" if len(row["layers"]) > 1 else ""
+    return shortened(str(row["layer"]), most - len(more)) + more
+
+
+def _op(row: Doc) -> str:
+    """Its operator; empty where the name says what it is."""
+    return str(row["op"]) if row["layers"] or row["kind"] in _OWN else ""
 
 
 def _time(row: Doc, factor: float) -> str:

@@ -90,6 +90,11 @@ def count(n: float | None) -> str:
     return f"{n:.0f}"
 
 
+def several(n: int, what: str) -> str:
+    """`1 outlier`, `4,210 outliers`."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def times(ratio: float | None) -> str:
     """A ratio: `0.31x`, `1.6x`, `12x`."""
     if ratio is None:
@@ -100,6 +105,12 @@ def times(ratio: float | None) -> str:
 def share(value: float | None) -> str:
     """A fraction in percent: `87.8 %`."""
     return DASH if value is None else f"{value * 100:.1f} %"
+
+
+def rare(value: float) -> str:
+    """The fraction of a few among many in percent, to the digits that so few support: `0.02%`, `1.2%`."""
+    percent = value * 100
+    return f"{digits(percent, 1 if percent < 1 else 2)}%"
 
 
 def metric(name: str) -> str:

@@ -150,10 +150,17 @@ def facts(document: Doc) -> list[tuple[str, str]]:
 
 
 def warnings(document: Doc) -> list[str]:
-    """What the user should know of the baseline and the chosen candidate, each once; doubts about times too."""
+    """What the user should know of the baseline and the chosen candidate, each once; doubts about times too.
+
+    Each says whom it is about, unless it is about both.
+    """
     both = list(filter(None, [document["baseline"], chosen(document)]))
-    said = [w for c in both for w in c["warnings"]]
-    return list(dict.fromkeys([*said, *(text for c in both for text in _doubts(c))]))
+    about: dict[str, list[str]] = {}
+    for c in both:
+        for text in dict.fromkeys(c["warnings"]):
+            about.setdefault(text, []).append(c["recipe"] or "baseline")
+    said = [text if len(who) > 1 else f"{who[0]}: {text}" for text, who in about.items()]
+    return [*said, *dict.fromkeys(text for c in both for text in _doubts(c))]
 
 
 def _doubts(c: Doc) -> list[str]:
