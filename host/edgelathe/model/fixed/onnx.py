@@ -1,0 +1,144 @@
+"""ONNX models in fixed point: QDQ and QOperator files as they are, float models with any bit widths.
+
+Layers with integers on both sides are computed in integers, by the formulas of ONNX Runtime's kernels; what has no
+integer kernel is computed in float between a DequantizeLinear and a QuantizeLinear, as the file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgelathe.model import onnx as onnx_model
+from edgelathe.model import run
+from edgelathe.model.fixed import onnx_linear
+from edgelathe.model.fixed.onnx_expand import expand
+from edgelathe.model.fixed.onnx_graph import Graph, captured, read
+from edgelathe.model.fixed.onnx_narrow import Saturation
+from edgelathe.model.fixed.onnx_rescale import Target
+from edgelathe.model.fixed.onnx_units import Unit, fold, units
+from edgelathe.model.fixed.onnx_walk import Walk
+from edgelathe.model.fixed.types import Grid, Outputs, Value, Watch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgelathe.model.types import Model
+
+
+class OnnxProgram:
+    """A model made ready; see `types.Program`.
+
+    Attributes:
+        floats: layers that are computed in float though their output is stored in integers or their inputs are, with
+            the operator; known after the first run.
+        saturation: what became of 16-bit sums, by layer, where the target is narrow.
+    """
+
+    def __init__(self, graph: Graph, steps: Sequence[Unit], target: Target, model: Model) -> None:
+        self._graph, self._units, self._target = graph, steps, target
+        fixed = any(i.shape and i.shape[0] for i in model.signature.inputs)
+        self._batch = run.batch_size(model.signature) if fixed else None
+        self._real_outputs = {o.name for o in model.signature.outputs if o.dtype.startswith("float")}
+        self._layers: dict[int, onnx_linear.Linear | None] = {}
+        self._reals: dict[str, NDArray[Any]] = {}
+        self._last = _last_uses(graph, steps)
+        self.floats: dict[str, str] = {}
+        self.saturation: dict[str, Saturation] = {}
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch of the model."""
+        return self._batch
+
+    def run(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        watch: Watch = lambda _: None,
+        *,
+        exact: bool = True,
+        given: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Outputs:
+        """One chunk of n samples.
+
+        Args:
+            inputs: arrays [n, ...] by name.
+            watch: hears every layer's answer, in order.
+            exact: also compute without rounding; else `Outputs.exact` and `Answer.exact` are left out.
+            given: tensors, as stored, to be taken instead of those computed, once their layer has answered: to compare
+                layer by layer with another implementation.
+        """
+        walk = Walk(self, inputs, watch, exact, given or {})
+        for index, unit in enumerate(self._units):
+            walk.step(unit)
+            walk.forget(self._last.get(index, ()))
+        values = [walk.value(name) for name in self._graph.outputs]
+        plain = tuple(
+            Value(v.real) if name in self._real_outputs else v
+            for name, v in zip(self._graph.outputs, values, strict=True)
+            if v is not None
+        )
+        return Outputs(plain, tuple(walk.exact(name) for name in self._graph.outputs) if exact else ())
+
+    def linear(self, unit: Unit, inputs: Sequence[Value | None]) -> onnx_linear.Linear | None:
+        """A layer of products made ready; kept where its weights are constants."""
+        node = unit.node
+        key = id(node)
+        if key in self._layers:
+            return self._layers[key]
+        bias = inputs[2] if len(inputs) > 2 else None
+        made = onnx_linear.prepare(node, inputs[0], inputs[1], bias)
+        if all(not n or n in self._graph.constants for n in node.inputs[1:]):
+            self._layers[key] = made
+        return made
+
+    def real(self, name: str) -> NDArray[Any] | None:
+        """A constant as real numbers; None for other tensors."""
+        if name not in self._graph.constants:
+            return None
+        if name not in self._reals:
+            self._reals[name] = self._graph.constants[name].real
+        return self._reals[name]
+
+    @property
+    def graph(self) -> Graph:
+        """The folded graph."""
+        return self._graph
+
+    @property
+    def units(self) -> Sequence[Unit]:
+        """The steps, in order."""
+        return self._units
+
+    @property
+    def target(self) -> Target:
+        """What it is computed by."""
+        return self._target
+
+
+def program(model: Model, *, target: Target | None = None, grids: Mapping[str, Grid] | None = None) -> OnnxProgram:
+    """A model made ready to be simulated as it is; `grids` puts tensors of a float model on grids (see `onnx_assign`).
+
+    Raises UserError where it has operators that cannot be simulated.
+    """
+    graph = fold(expand(read(onnx_model.to_proto(model), model.name)))
+    return ready(graph, model, target or Target(), grids or {})
+
+
+def ready(graph: Graph, model: Model, target: Target, grids: Mapping[str, Grid]) -> OnnxProgram:
+    """A folded graph as a program."""
+    return OnnxProgram(graph, units(graph, grids), target, model)
+
+
+def _last_uses(graph: Graph, steps: Sequence[Unit]) -> dict[int, list[str]]:
+    """Which tensors can go after which unit."""
+    last: dict[str, int] = {}
+    for index, unit in enumerate(steps):
+        for name in (*unit.node.inputs, *captured(unit.node.proto), unit.output, *unit.node.outputs[1:]):
+            if name:
+                last[name] = index
+    found: dict[int, list[str]] = {}
+    for name, index in last.items():
+        if name not in graph.outputs:
+            found.setdefault(index, []).append(name)
+    return found

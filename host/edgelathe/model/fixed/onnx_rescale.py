@@ -1,0 +1,104 @@
+"""From sums and reals to the integers of a grid, with the rounding of ONNX Runtime or of a fixed-point target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelathe.model.fixed import rounding
+from edgelathe.model.fixed.types import Arithmetic, Grid, Rounding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an ONNX model is to be computed by.
+
+    Attributes:
+        arithmetic: accumulators.
+        rounding: `float` multiplies sums by a float32 factor and rounds halves to even, as ONNX Runtime does on every
+            machine; `single` and `double` multiply by an integer and shift, as targets without floating point do.
+        narrow: two products of uint8 and int8 are added in saturating 16 bits, as x86 without VNNI does (vpmaddubsw).
+    """
+
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    rounding: Rounding = "float"
+    narrow: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between which integers of a grid an output may lie: its own range, narrowed by the activation after the layer."""
+
+    low: int
+    high: int
+    cut_low: bool
+    cut_high: bool
+
+    @classmethod
+    def of(cls, grid: Grid, low: float | None = None, high: float | None = None) -> Limits:
+        """The limits of a grid whose values an activation clamps to low..high (real numbers, None: no bound).
+
+        Rounding is monotone: clamping reals and then rounding gives the same as clamping to the rounded bounds.
+        """
+        ends = [None if b is None else int(np.rint(np.float32(b) / np.float32(grid.scale))) + grid.zero_point
+                for b in (low, high)]  # fmt: skip
+        first = grid.low if ends[0] is None else min(max(ends[0], grid.low), grid.high)
+        last = grid.high if ends[1] is None else max(min(ends[1], grid.high), grid.low)
+        # A grid that begins at 0 stands for a Relu that the quantizer took out.
+        cut_low = (ends[0] is not None and ends[0] >= grid.low) or grid.zero_point == grid.low
+        return cls(first, last, cut_low, ends[1] is not None and ends[1] <= grid.high)
+
+
+def store(real: NDArray[Any], grid: Grid, limits: Limits | None = None) -> tuple[NDArray[Any], int]:
+    """QuantizeLinear: real / scale in float32, halves to even; and how many values the grid had no room for."""
+    scales, zeros = (grid.spread(a, real.shape) for a in (grid.scales, grid.zero_points))
+    scaled = real.astype(np.float32, copy=False) / scales.astype(np.float32)
+    return settle(np.rint(scaled, out=scaled), zeros, grid, limits)
+
+
+def shifted(scaled: NDArray[Any], grid: Grid, limits: Limits) -> tuple[NDArray[Any], int]:
+    """As the kernels do that add the zero point before they round: ties fall otherwise where it is odd."""
+    with_zero = scaled.astype(np.float32, copy=False) + np.float32(grid.zero_point)
+    return settle(np.rint(with_zero), np.int64(0), grid, limits)
+
+
+def rescale(
+    sums: NDArray[Any], factor: NDArray[Any], grid: Grid, limits: Limits, target: Target
+) -> tuple[NDArray[Any], int]:
+    """Sums of products times `factor` (float32, broadcasts; input scales over output scale) on the output's grid."""
+    if target.rounding == "float":
+        scaled = sums.astype(np.float32) * factor
+        return settle(np.rint(scaled, out=scaled), np.int64(grid.zero_point), grid, limits)
+    fixed, shift = rounding.multiplier(factor)
+    whole = sums.astype(np.int64)
+    if target.arithmetic.accumulator == 32:
+        moved = rounding.multiply(whole, fixed, shift, target.rounding)
+    else:
+        moved = rounding.multiply_wide(whole, fixed, shift)
+    return settle(moved, np.int64(grid.zero_point), grid, limits)
+
+
+def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, limits: Limits | None) -> tuple[NDArray[Any], int]:
+    """Add the zero point, clamp, and count what lay outside of the grid and was not cut off by an activation."""
+    plain = rounded.dtype.kind == "f" and grid.bits <= 16 and np.ndim(zeros) == 0
+    whole = rounded + (rounded.dtype.type(zeros) if plain else zeros)
+    bounds = limits or Limits(grid.low, grid.high, grid.axis is None and grid.zero_point == grid.low, False)
+    clipped = 0
+    if not bounds.cut_low:
+        clipped += int(np.count_nonzero(whole < grid.low))
+    if not bounds.cut_high:
+        clipped += int(np.count_nonzero(whole > grid.high))
+    return np.clip(whole, bounds.low, bounds.high).astype(dtype(grid)), clipped
+
+
+def dtype(grid: Grid) -> Any:
+    """The smallest numpy type that holds the integers of a grid."""
+    for bits in (8, 16, 32):
+        if grid.bits <= bits:
+            return np.dtype(f"{'int' if grid.signed else 'uint'}{bits}")
+    return np.dtype(np.int64)

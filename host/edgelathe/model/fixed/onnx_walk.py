@@ -1,0 +1,191 @@
+"""One chunk of samples through an ONNX graph: every tensor in fixed point, and the same in float where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelathe.core.errors import UserError
+from edgelathe.model.fixed import onnx_float, onnx_kernels, onnx_linear
+from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Node, captured
+from edgelathe.model.fixed.onnx_linear import Made
+from edgelathe.model.fixed.onnx_narrow import Saturation
+from edgelathe.model.fixed.onnx_rescale import Limits, store
+from edgelathe.model.fixed.onnx_units import Unit, stored_grid
+from edgelathe.model.fixed.types import Answer, Grid, Value, Watch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgelathe.model.fixed.onnx import OnnxProgram
+
+
+class Walk:
+    """One chunk on its way: values in fixed point, and the same in float where they differ."""
+
+    def __init__(
+        self,
+        program: OnnxProgram,
+        inputs: Mapping[str, NDArray[Any]],
+        watch: Watch,
+        exact: bool,
+        given: Mapping[str, NDArray[Any]],
+    ) -> None:
+        self._program, self._watch, self._both, self._given = program, watch, exact, given
+        self._values = {name: Value(inputs[name]) for name in program.graph.inputs}
+        self._exact: dict[str, NDArray[Any]] = {}
+
+    def value(self, name: str) -> Value | None:
+        """A tensor in fixed point; None for an input left out."""
+        return self._program.graph.constants.get(name) or self._values[name] if name else None
+
+    def exact(self, name: str) -> NDArray[Any]:
+        """A tensor in float."""
+        if name in self._exact:
+            return self._exact[name]
+        constant = self._program.real(name)
+        return constant if constant is not None else self._values[name].real
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Let go of tensors that nobody reads any more."""
+        for name in names:
+            self._values.pop(name, None)
+            self._exact.pop(name, None)
+
+    def step(self, unit: Unit) -> None:
+        """Compute one unit."""
+        node = unit.node
+        inputs = [self.value(n) for n in node.inputs]
+        if node.op in (STORE, LOAD):
+            self._convert(unit, inputs)
+            return
+        made, others, whole = self._compute(unit, inputs)
+        self._values[unit.output] = made.value
+        for name, value in zip(node.outputs[1:], others, strict=False):
+            if name:
+                self._values[name] = value
+        floating = made.value.grid is not None or made.value.data.dtype.kind == "f"
+        if self._both and floating:
+            self._follow(unit)
+        if floating:
+            touched = any(v is not None and v.grid is not None for v in inputs) or made.value.grid is not None
+            if not whole and touched:
+                self._program.floats[node.name] = node.op
+            self._answer(unit, made)
+        if unit.output in self._given:
+            self._values[unit.output] = Value(self._given[unit.output], made.value.grid)
+
+    def _convert(self, unit: Unit, inputs: list[Value | None]) -> None:
+        """A QuantizeLinear or DequantizeLinear that stands alone."""
+        node, first = unit.node, inputs[0]
+        assert first is not None
+        grid = stored_grid(self._program.graph, node, inputs)
+        assert grid is not None
+        name = node.outputs[0]
+        if node.op == LOAD:
+            self._values[name] = Value(first.data, grid)
+            if self._both and node.inputs[0] in self._exact:
+                self._exact[name] = self._exact[node.inputs[0]]
+            return
+        data, clipped = store(first.real, grid)
+        self._values[name] = Value(data, grid)
+        if self._both:
+            self._exact[name] = _clip(self.exact(node.inputs[0]), grid)
+        exact = self._exact.get(name)
+        self._watch(Answer(node.inputs[0], node.op, self._values[name], exact, clipped))
+        if name in self._given:
+            self._values[name] = Value(self._given[name], grid)
+
+    def _compute(self, unit: Unit, inputs: list[Value | None]) -> tuple[Made, list[Value], bool]:
+        """The first output, the others, and whether integers were computed with."""
+        node, program = unit.node, self._program
+        limits = None if unit.grid is None else Limits.of(unit.grid, unit.low, unit.high)
+        if node.op in onnx_linear.OPERATORS and not node.domain:
+            layer = program.linear(unit, inputs)
+            if layer is not None:
+                assert inputs[0] is not None
+                made = onnx_linear.run(layer, inputs[0], unit.grid, limits, program.target)
+                if made.saturation.answers:
+                    program.saturation[node.name] = program.saturation.get(node.name, Saturation()) + made.saturation
+                return (made if unit.grid is not None else _clamped(made, unit)), [], True
+        moved = onnx_kernels.move(node, inputs)
+        if moved is not None:
+            first = moved[0]
+            assert first.grid is not None
+            if unit.grid is None and not unit.clamped:
+                return Made(first), moved[1:], True
+            if unit.grid is not None and onnx_kernels.same(first.grid, unit.grid):
+                assert limits is not None
+                held = np.clip(first.data, limits.low, limits.high) if unit.clamped else first.data
+                return Made(Value(held, unit.grid)), moved[1:], True
+            return _stored(first.real, unit, limits), moved[1:], False
+        kernel = onnx_kernels.KERNELS.get(node.op)
+        if kernel is not None and unit.grid is not None and limits is not None:
+            call = onnx_kernels.Call(node, inputs, unit.grid, limits, program.target)
+            integer = kernel(call)
+            if integer is not None:
+                return integer, [], True
+        return self._in_float(unit, inputs, limits)
+
+    def _in_float(
+        self, unit: Unit, inputs: list[Value | None], limits: Limits | None
+    ) -> tuple[Made, list[Value], bool]:
+        node = unit.node
+        arrays = [self._program.real(n) if v is not None and n in self._program.graph.constants else
+                  None if v is None else v.real for n, v in zip(node.inputs, inputs, strict=True)]  # fmt: skip
+        found = onnx_float.run(node, arrays, self._outside(node, exact=False))
+        if not found:
+            raise UserError(node.name, f"{node.op} has no output", "check the model")
+        return _stored(found[0], unit, limits), [Value(a) for a in found[1:]], False
+
+    def _follow(self, unit: Unit) -> None:
+        """The same unit in float."""
+        node = unit.node
+        arrays = [self.exact(n) if n else None for n in node.inputs]
+        found = onnx_float.run(node, arrays, self._outside(node, exact=True))
+        first = _cut(found[0], unit)
+        self._exact[unit.output] = _clip(first, unit.grid) if unit.clips and unit.grid is not None else first
+        for name, array in zip(node.outputs[1:], found[1:], strict=False):
+            if name:
+                self._exact[name] = array
+
+    def _outside(self, node: Node, *, exact: bool) -> dict[str, NDArray[Any]]:
+        """Tensors that the branches of a node read."""
+        names = [n for n in captured(node.proto) if n in self._values or n in self._program.graph.constants]
+        if exact:
+            return {n: self.exact(n) for n in names}
+        return {n: v.real for n in names if (v := self.value(n)) is not None}
+
+    def _answer(self, unit: Unit, made: Made) -> None:
+        exact = self._exact.get(unit.output)
+        self._watch(Answer(unit.node.name, unit.node.op, made.value, exact, made.clipped, made.overflows))
+
+
+def _stored(real: NDArray[Any], unit: Unit, limits: Limits | None) -> Made:
+    """A real output on the unit's grid, if it has one."""
+    if unit.grid is None:
+        return Made(Value(_cut(real, unit)))
+    data, clipped = store(real, unit.grid, limits)
+    return Made(Value(data, unit.grid), clipped)
+
+
+def _clamped(made: Made, unit: Unit) -> Made:
+    if not unit.clamped:
+        return made
+    return Made(Value(_cut(made.value.data, unit)), made.clipped, made.overflows, made.saturation)
+
+
+def _cut(real: NDArray[Any], unit: Unit) -> NDArray[Any]:
+    if not unit.clamped:
+        return real
+    return np.clip(real, *(None if b is None else real.dtype.type(b) for b in (unit.low, unit.high)))
+
+
+def _clip(real: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Real numbers cut to what a grid reaches, without rounding."""
+    scales, zeros = (grid.spread(a, real.shape) for a in (grid.scales, grid.zero_points))
+    return np.clip(
+        real, ((grid.low - zeros) * scales).astype(np.float32), ((grid.high - zeros) * scales).astype(np.float32)
+    )
