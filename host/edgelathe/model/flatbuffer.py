@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class Table:
     def number(self, field: int, code: str, default: int = 0) -> int:
         """A scalar field by its struct code."""
         return int(_unpack(self.data, "<" + code, self.fields[field])) if field in self.fields else default
+
+    def real(self, field: int, default: float = 0.0) -> float:
+        """A float32 field."""
+        return float(_unpack(self.data, "<f", self.fields[field])) if field in self.fields else default
 
     def table(self, field: int) -> Table | None:
         """A sub-table, or None where it is left out."""
@@ -93,8 +97,7 @@ class Table:
         return at + 4, count
 
 
-def _unpack(data: bytes, code: str, at: int) -> int:
+def _unpack(data: bytes, code: str, at: int) -> Any:
     if at < 0 or at + struct.calcsize(code) > len(data):
         raise FormatError(f"an offset points to byte {at} of {len(data)}")
-    value: int = struct.unpack_from(code, data, at)[0]
-    return value
+    return struct.unpack_from(code, data, at)[0]

@@ -50,12 +50,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operation: the schema's name (or the custom code), tensor indices of its subgraph (-1: left out)."""
+    """One operation: the schema's name (or the custom code), tensor indices of its subgraph (-1: left out).
+
+    `options`: the table of its own options, by the field numbers of the schema; None where it has none.
+    """
 
     op: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     custom: bool = False
+    options: Table | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -173,12 +177,12 @@ def _operator(table: Table, codes: list[tuple[str, bool]], tensors: int) -> Oper
     index = table.number(0, "I")
     if index >= len(codes):
         raise FormatError(f"an operation wants operator code {index} of {len(codes)}")
-    for options in (4, 12):  # unions: their vtables are checked, their fields are the interpreter's business
-        table.table(options)
+    unions = [table.table(options) for options in (4, 12)]  # their vtables are checked, their fields by who reads them
     table.array(5, "u1")
     _indices(table, 8, tensors, -1)
     op, custom = codes[index]
-    return Operator(op, _indices(table, 1, tensors, -1), _indices(table, 2, tensors, 0), custom)
+    options = unions[0] or unions[1]
+    return Operator(op, _indices(table, 1, tensors, -1), _indices(table, 2, tensors, 0), custom, options)
 
 
 def _indices(table: Table, number: int, count: int, low: int) -> tuple[int, ...]:

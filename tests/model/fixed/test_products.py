@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgelathe.model.fixed import products
-from edgelathe.model.fixed.products import Window
+from edgelathe.model.fixed.products import Filter, Window
 
 
 def looped(x, w, window, groups):
@@ -40,7 +40,8 @@ def test_convolution_is_exact(window, groups, out, bits):
     half = 2 ** (bits - 1)
     x = drawn.integers(-2 * half, 2 * half, (2, 6, 7, 4))
     w = drawn.integers(-half, half, (out, *window.size, 4 // groups))
-    assert products.conv(x, w, window, groups).astype(object).tolist() == looped(x, w, window, groups).tolist()
+    filter_ = Filter.exact(w, window, groups, bound=2 * half)
+    assert filter_(x.astype(filter_.dtype)).astype(object).tolist() == looped(x, w, window, groups).tolist()
 
 
 @pytest.mark.parametrize(("largest", "dtype"), [(2**10, np.float32), (2**20, np.float64), (2**45, np.int64)])

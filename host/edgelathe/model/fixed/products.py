@@ -65,26 +65,47 @@ def matmul(a: NDArray[Any], b: NDArray[Any], bound: float | None = None) -> NDAr
     return np.asarray(a.astype(dtype, copy=False) @ b.astype(dtype))
 
 
-def conv(x: NDArray[Any], w: NDArray[Any], window: Window, groups: int = 1, bound: float | None = None) -> NDArray[Any]:
-    """Sums of a convolution: x [n, h, w, c], w [out, kh, kw, c / groups] -> [n, oh, ow, out]. Padding is 0.
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """The weights of a convolution, ready for many images.
 
-    For integers (x without its zero point) the sums are exact, see `matmul`; float arrays are computed in their type.
+    Attributes:
+        w: [out, kh, kw, c / groups], in the type that is computed in.
+        window: how they move.
+        groups: of channels that are convolved on their own; as many as channels: depthwise.
     """
-    out, _, _, depth = w.shape
-    dtype = _type(x, w.reshape(out, -1), bound)
-    x, w = x.astype(dtype, copy=False), w.astype(dtype)
-    if depth == 1 and groups == x.shape[3] and groups > 1:
-        return _depthwise(x, w, window)
-    if groups == 1:
-        return _dense(x, w, window)
-    xs, ws = np.split(x, groups, axis=3), np.split(w, groups, axis=0)
-    return np.concatenate([_dense(a, b, window) for a, b in zip(xs, ws, strict=True)], axis=3)
+
+    w: NDArray[Any]
+    window: Window
+    groups: int = 1
+
+    @classmethod
+    def exact(cls, w: NDArray[Any], window: Window, groups: int = 1, *, bound: float) -> Filter:
+        """Integer weights for integer inputs of at most `bound` in size: every sum will be exact."""
+        largest = float(np.abs(w.astype(np.float64)).reshape(len(w), -1).sum(axis=1).max(initial=0))
+        return cls(w.astype(kind(bound * largest)), window, groups)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What inputs are to be cast to."""
+        return self.w.dtype
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        """x [n, h, w, c] -> [n, oh, ow, out], in `dtype`. Padding is 0."""
+        depth = self.w.shape[3]
+        if depth == 1 and self.groups == x.shape[3] > 1:
+            return _depthwise(x, self.w, self.window)
+        if self.groups == 1:
+            return _dense(x, self.w, self.window)
+        xs, ws = np.split(x, self.groups, axis=3), np.split(self.w, self.groups, axis=0)
+        return np.concatenate([_dense(a, b, self.window) for a, b in zip(xs, ws, strict=True)], axis=3)
 
 
 def _dense(x: NDArray[Any], w: NDArray[Any], window: Window) -> NDArray[Any]:
     out = w.shape[0]
     if window == Window((1, 1)):
-        return np.asarray(x @ w.reshape(out, -1).T)
+        n, h, wide, c = x.shape
+        return np.asarray((x.reshape(-1, c) @ w.reshape(out, -1).T).reshape(n, h, wide, out))
     rows = window.cut(x).transpose(0, 1, 2, 4, 5, 3)  # copied by the reshape: im2col
     n, oh, ow = rows.shape[:3]
     return np.asarray((rows.reshape(n * oh * ow, -1) @ w.reshape(out, -1).T).reshape(n, oh, ow, out))
@@ -102,13 +123,6 @@ def _depthwise(x: NDArray[Any], w: NDArray[Any], window: Window) -> NDArray[Any]
             np.multiply(cut[..., i, j, None], taps[:, :, i, j], out=part)
             total += part
     return total.reshape(n, *cut.shape[1:3], c * each)
-
-
-def _type(x: NDArray[Any], w: NDArray[Any], bound: float | None) -> Any:
-    if w.dtype.kind == "f" and bound is None:
-        return w.dtype
-    largest = _largest(x) if bound is None else bound
-    return kind(largest * float(np.abs(w.astype(np.float64)).sum(axis=1).max(initial=0)))
 
 
 def _largest(a: NDArray[Any]) -> float:

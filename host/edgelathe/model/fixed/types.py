@@ -106,12 +106,14 @@ class Arithmetic:
 
     Attributes:
         accumulator: bits of the sums of products, 32 or 64.
+        wide: the same where activations have more than 8 bits.
         overflow: what a sum outside of them becomes. It is judged on the finished sum of a layer.
         kernels: `reference` rounds by multiplier and shift as TFLite's reference kernels do, `optimized` as the kernels
             that a runtime takes by default.
     """
 
     accumulator: int = 32
+    wide: int = 64
     overflow: Overflow = "wrap"
     kernels: Kernels = "reference"
 
