@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,18 @@ def of(site: Site, a: Grid, out: Grid) -> Callable[[NDArray[Any]], Done]:
         if site.op not in _SIGMOID:
             raise site.refused("of 16 bits is not simulated")
         return Sigmoid16(a.scale, tanh=site.op == "TANH")
-    return Table.make(REAL[site.op](site), a, out)
+    return Table.make(_logistic if site.op == "LOGISTIC" else _in_double(REAL[site.op](site)), a, out)
+
+
+def _logistic(x: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)), each step rounded to float32: halves of a step of the output depend on it."""
+    one = np.float32(1)
+    return np.asarray(one / (one + np.exp(-x[0].astype(np.float64)).astype(np.float32)))
+
+
+def _in_double(function: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    """Functions of float32 differ in the last place from library to library: float64, rounded once, is near to all."""
+    return lambda x: function([x[0].astype(np.float64)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +55,7 @@ class Table:
         """`function` takes a list of one array."""
         integers = np.arange(a.low, a.high + 1)
         real = np.float32(a.scale) * (integers - a.zero_point).astype(np.float32)
-        # The library's float32 functions are a last place off here and there: float64, rounded once, is nearest to all.
-        value = function([real.astype(np.float64)]).astype(np.float32)
+        value = function([real]).astype(np.float32)
         whole = half_away(value * (np.float32(1) / np.float32(out.scale)))
         return cls((whole + np.float32(out.zero_point)).astype(np.int64), a.low, out)
 
@@ -89,10 +99,10 @@ class Sigmoid16:
 
 
 def sigmoid_table() -> Integers:
-    """sigmoid(i / 24) in 1/65536, moved by what a straight line to the next value misses midway."""
+    """sigmoid(i / 24) in 1/65536, moved by half of what a straight line to the next value misses midway."""
     at = np.arange(256)
     here, between, after = (65536 / (1 + np.exp(-(at + d) / 24)) for d in (0.0, 0.5, 1.0))
-    table = np.rint(here - ((here + after) / 2 - between)).astype(np.int64)
+    table = np.rint(here - ((here + after) / 2 - between) / 2).astype(np.int64)
     table[255] = 65535
     return np.asarray(table)
 

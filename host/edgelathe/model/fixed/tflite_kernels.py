@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgelathe.model.fixed.types import Grid
 
 Arrays = Sequence["NDArray[Any]"]
+_INT32 = 2  # TensorType of the schema
+_BIAS_TYPE = {"CONV_2D": 6, "FULLY_CONNECTED": 4}  # the option that says it, and with it how wide sums are
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +108,8 @@ def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
     if not a.signed and not real:  # kernels of old: the product of scales is a float32 number
         factors = (np.float32(a.scale) * weights.scales.astype(np.float32)).astype(np.float64) / out.scale
     wide = a.bits > 8
-    narrow_bias = bias is not None and bias.dtype == "int32" and bias.grid is not None and bias.grid.bits == 32
     bits = site.arithmetic.wide if wide else site.arithmetic.accumulator
-    if wide and narrow_bias and site.op != "DEPTHWISE_CONV_2D":
+    if wide and site.number(_BIAS_TYPE.get(site.op, 99)) == _INT32:
         bits = min(bits, 32)
     way: Way = "real" if real else "wide" if wide and bits > 32 else "shift"
     if site.arithmetic.kernels == "optimized" and not wide and a.signed:
