@@ -34,8 +34,8 @@ def asymmetric(x: NDArray[np.float32]) -> tuple[Integers, NDArray[np.float32], I
     nearer = 128 + np.abs(low / scale) < 127 + np.abs(high / scale)
     zero = np.clip(half_away(np.where(nearer, from_low, from_high)), -128, 127).astype(np.int64) * ~empty
     single = scale.astype(np.float32)
-    whole = half_away(zero[:, None].astype(np.float32) + x * (np.float32(1) / single)[:, None])
-    return np.clip(whole, -128, 127).astype(np.int64) * ~empty[:, None], single, zero
+    whole = half_away(x * (np.float32(1) / single)[:, None]).astype(np.int64) + zero[:, None]
+    return np.clip(whole, -128, 127) * ~empty[:, None], single, zero
 
 
 def symmetric(x: NDArray[np.float32]) -> tuple[Integers, NDArray[np.float32], Integers]:

@@ -46,11 +46,12 @@ class TfliteProgram:
         """One chunk of n samples; see `types.Program`."""
         if self.reference is None:
             return self._beside(inputs, watch)
-        names = {s.name for step in self.steps for s in step.site.outputs[:1]}
-        known = {s.name: v for s, v in self.reference.exact(inputs) if s.name in names or s in self.reference.outputs}
+        same, outputs = _counterparts(self.graph), self.reference.outputs
+        wanted = {*same.values(), *(s.name for s in outputs)}
+        known = {s.name: values for s, values in self.reference.exact(inputs) if s.name in wanted}
         fixed = _inputs(self.graph, inputs, exact=False)
         for step, result in self._fixed(fixed):
-            _tell(step.site, result, known.get(step.site.name), watch)
+            _tell(step.site, result, known.get(same[step.site.name]), watch)
         return Outputs(self._simulated(fixed), tuple(known[s.name] for s in self.reference.outputs))
 
     @property
@@ -131,6 +132,20 @@ def _tell(site: Site, done: Result, exact: NDArray[Any] | None, watch: Watch) ->
         return
     compared = exact if exact is not None and exact.shape == data.shape else None
     watch(Answer(site.name, site.op, Value(data, slot.grid), compared, done.clipped, done.overflows))
+
+
+def _counterparts(graph: Graph) -> dict[str, str]:
+    """Layer -> the name of its tensor in the float model: the same, or that on the other side of a change of type."""
+    same = {site.name: site.name for site in graph.sites}
+    for site in graph.sites:
+        source = site.inputs[0] if site.inputs else None
+        if source is None:
+            continue
+        if site.op == "QUANTIZE":
+            same[site.name] = same.get(source.name, source.name)
+        elif site.op == "DEQUANTIZE":
+            same[source.name] = site.name
+    return same
 
 
 def _forget(values: Arrays, spent: tuple[int, ...]) -> None:

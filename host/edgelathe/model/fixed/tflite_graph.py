@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,21 +100,17 @@ def read(model: Model, arithmetic: Arithmetic, grids: Mapping[int, Grid] | None 
     """The graph of the subgraph that runs. `grids` replace those of the file, by tensor; constants follow."""
     parsed = tflite.parse(model.data)
     slots = [_slot(parsed, i, t, grids or {}) for i, t in enumerate(parsed.main.tensors)]
-    sites = tuple(
-        Site(
-            o.op,
-            slots[o.outputs[0]].name if o.outputs else o.op,
-            o.options,
-            tuple(slots[i] if i >= 0 else None for i in o.inputs),
-            tuple(slots[i] for i in o.outputs),
-            arithmetic,
-            model.name,
-        )
-        for o in parsed.main.operators
-    )
+    sites = []
+    for o in parsed.main.operators:
+        if o.op == "DEQUANTIZE" and slots[o.inputs[0]].constant is not None:  # it only unpacks weights: no layer
+            slots[o.outputs[0]] = _unpacked(slots[o.inputs[0]], slots[o.outputs[0]])
+            continue
+        ins = tuple(slots[i] if i >= 0 else None for i in o.inputs)
+        outs = tuple(slots[i] for i in o.outputs)
+        sites.append(Site(o.op, outs[0].name if outs else o.op, o.options, ins, outs, arithmetic, model.name))
     inputs, outputs = (tuple(slots[i] for i in which) for which in (parsed.main.inputs, parsed.main.outputs))
     fixed = [s.shape[0] for s in inputs if s.shape and s.shape[0] is not None]
-    return Graph(sites, inputs, outputs, max(fixed) if fixed else None)
+    return Graph(tuple(sites), inputs, outputs, max(fixed) if fixed else None)
 
 
 def grid_of(tensor: tflite.Tensor) -> Grid | None:
@@ -136,6 +132,11 @@ def _slot(parsed: tflite.Parsed, index: int, tensor: tflite.Tensor, grids: Mappi
         grid = grids[index]
         constant = None if exact is None else grid.quantize(exact)
     return Slot(index, tensor.name, tensor.shape, tensor.dtype, grid, constant, exact)
+
+
+def _unpacked(source: Slot, out: Slot) -> Slot:
+    real = Value(source.constant, source.grid).real.astype(np.float32) if source.constant is not None else None
+    return replace(out, constant=real, exact=source.exact if source.exact is None else source.exact.astype(np.float32))
 
 
 def _constant(parsed: tflite.Parsed, tensor: tflite.Tensor) -> NDArray[Any] | None:
