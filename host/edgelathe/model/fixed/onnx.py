@@ -6,7 +6,7 @@ integer kernel is computed in float between a DequantizeLinear and a QuantizeLin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgelathe.model import onnx as onnx_model
@@ -17,7 +17,7 @@ from edgelathe.model.fixed.onnx_graph import Graph, captured, read
 from edgelathe.model.fixed.onnx_narrow import Saturation
 from edgelathe.model.fixed.onnx_rescale import Target
 from edgelathe.model.fixed.onnx_units import Unit, fold, units
-from edgelathe.model.fixed.onnx_walk import Walk
+from edgelathe.model.fixed.onnx_walk import Ears, Walk
 from edgelathe.model.fixed.types import Grid, Outputs, Value, Watch
 
 if TYPE_CHECKING:
@@ -32,17 +32,30 @@ class OnnxProgram:
     Attributes:
         floats: layers that are computed in float though their output is stored in integers or their inputs are, with
             the operator; known after the first run.
+        inputs: the grid that each input of a float model is put on; None: it stays real.
+        reference: the float model whose outputs are the exact ones; None: those of the same graph without rounding.
+            Layers are always judged by the latter: steps before the rounding may have rescaled them.
         saturation: what became of 16-bit sums, by layer, where the target is narrow.
     """
 
-    def __init__(self, graph: Graph, steps: Sequence[Unit], target: Target, model: Model) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        steps: Sequence[Unit],
+        target: Target,
+        grids: Mapping[str, Grid],
+        model: Model,
+        reference: OnnxProgram | None = None,
+    ) -> None:
         self._graph, self._units, self._target = graph, steps, target
+        self.inputs = {name: grids.get(name) for name in graph.inputs}
         fixed = any(i.shape and i.shape[0] for i in model.signature.inputs)
         self._batch = run.batch_size(model.signature) if fixed else None
         self._real_outputs = {o.name for o in model.signature.outputs if o.dtype.startswith("float")}
         self._layers: dict[int, onnx_linear.Linear | None] = {}
         self._reals: dict[str, NDArray[Any]] = {}
         self._last = _last_uses(graph, steps)
+        self.reference = reference
         self.floats: dict[str, str] = {}
         self.saturation: dict[str, Saturation] = {}
 
@@ -58,6 +71,7 @@ class OnnxProgram:
         *,
         exact: bool = True,
         given: Mapping[str, NDArray[Any]] | None = None,
+        hear: Callable[[str, Value], None] = lambda _, __: None,
     ) -> Outputs:
         """One chunk of n samples.
 
@@ -67,8 +81,9 @@ class OnnxProgram:
             exact: also compute without rounding; else `Outputs.exact` and `Answer.exact` are left out.
             given: tensors, as stored, to be taken instead of those computed, once their layer has answered: to compare
                 layer by layer with another implementation.
+            hear: is told every tensor as it is computed, by name.
         """
-        walk = Walk(self, inputs, watch, exact, given or {})
+        walk = Walk(self, inputs, Ears(watch, hear), exact, given or {})
         for index, unit in enumerate(self._units):
             walk.step(unit)
             walk.forget(self._last.get(index, ()))
@@ -78,7 +93,12 @@ class OnnxProgram:
             for name, v in zip(self._graph.outputs, values, strict=True)
             if v is not None
         )
-        return Outputs(plain, tuple(walk.exact(name) for name in self._graph.outputs) if exact else ())
+        if not exact:
+            return Outputs(plain, ())
+        if self.reference is not None:
+            given_float = self.reference.run(inputs, exact=False).simulated
+            return Outputs(plain, tuple(v.data for v in given_float))
+        return Outputs(plain, tuple(walk.exact(name) for name in self._graph.outputs))
 
     def linear(self, unit: Unit, inputs: Sequence[Value | None]) -> onnx_linear.Linear | None:
         """A layer of products made ready; kept where its weights are constants."""
@@ -116,18 +136,37 @@ class OnnxProgram:
         return self._target
 
 
-def program(model: Model, *, target: Target | None = None, grids: Mapping[str, Grid] | None = None) -> OnnxProgram:
-    """A model made ready to be simulated as it is; `grids` puts tensors of a float model on grids (see `onnx_assign`).
+def program(
+    model: Model,
+    *,
+    target: Target | None = None,
+    grids: Mapping[str, Grid] | None = None,
+    reference: Model | None = None,
+) -> OnnxProgram:
+    """A model made ready to be simulated as it is.
 
-    Raises UserError where it has operators that cannot be simulated.
+    Args:
+        model: a QDQ or QOperator file, or a float model.
+        target: what it is computed by; None: as ONNX Runtime computes where products are exact.
+        grids: puts tensors of a float model on grids, by name; `onnx_assign` chooses them, and integer weights.
+        reference: the float model that it was made from, where that is known.
+
+    Raises UserError for an opset or a layout that cannot be simulated; unknown operators are refused when they run.
     """
-    graph = fold(expand(read(onnx_model.to_proto(model), model.name)))
-    return ready(graph, model, target or Target(), grids or {})
+    compared = None if reference is None else program(reference)
+    return ready(prepared(model), model, target or Target(), grids or {}, compared)
 
 
-def ready(graph: Graph, model: Model, target: Target, grids: Mapping[str, Grid]) -> OnnxProgram:
-    """A folded graph as a program."""
-    return OnnxProgram(graph, units(graph, grids), target, model)
+def prepared(model: Model) -> Graph:
+    """The model's graph: scales written out, constants folded."""
+    return fold(expand(read(onnx_model.to_proto(model), model.name)))
+
+
+def ready(
+    graph: Graph, model: Model, target: Target, grids: Mapping[str, Grid], reference: OnnxProgram | None = None
+) -> OnnxProgram:
+    """A prepared graph as a program."""
+    return OnnxProgram(graph, units(graph, grids), target, grids, model, reference)
 
 
 def _last_uses(graph: Graph, steps: Sequence[Unit]) -> dict[int, list[str]]:

@@ -57,6 +57,7 @@ class Graph:
         nodes: in order.
         constants: tensors that the file holds, by name.
         inputs: names of the model's inputs, initializers left out; `outputs`: of its outputs.
+        originals: what constants were before they were made integer, by name, for float without rounding.
         kinds: bits and signedness of each constant that is a small integer, by name (numpy has no 4-bit types).
     """
 
@@ -65,6 +66,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     kinds: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    originals: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def readers(self) -> dict[str, list[Node]]:
         """Who reads each tensor; nodes with branches read what these take from outside, too."""

@@ -17,6 +17,7 @@ from edgelathe.model.fixed import onnx_float, rounding
 from edgelathe.model.fixed import onnx_products as products
 from edgelathe.model.fixed.onnx_linear import Made
 from edgelathe.model.fixed.onnx_rescale import Limits, Target, dtype, rescale, settle, shifted, store
+from edgelathe.model.fixed.onnx_units import MOVES
 from edgelathe.model.fixed.types import Grid, Value
 
 if TYPE_CHECKING:
@@ -48,18 +49,10 @@ class Call:
 
 
 Kernel = Callable[[Call], Made | None]
-# The stored numbers only change places: they keep their grid.
-MOVES = frozenset(
-    (
-        "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "GatherElements",
-        "Split", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Identity", "ReduceMax", "ReduceMin",
-        "Resize", "Pad",
-    )
-)  # fmt: skip
 
 
 def add(call: Call) -> Made | None:
-    """Sum of two grids; ratios of scales are taken first."""
+    """Sum of two grids; ratios of scales are taken first. Fused multiply-adds, in the order of the x86 kernel."""
     a, b = call.integers(0), call.integers(1)
     if a is None or b is None or max(a[1].bits, b[1].bits, call.grid.bits) > 8:
         return None  # ONNX Runtime adds 16-bit values in float
@@ -68,10 +61,10 @@ def add(call: Call) -> Made | None:
         return call.made(_add_shifted(call, x, gx, y, gy))
     to = np.float32(out.scale)
     rx, ry = np.float32(gx.scale) / to, np.float32(gy.scale) / to
-    fixed = np.float32(out.zero_point) - (rx * np.float32(gx.zero_point) + ry * np.float32(gy.zero_point))
-    total = x.astype(np.float32) * rx
-    total = fixed + total
-    total = total + y.astype(np.float32) * ry
+    offset = float(rx) * gx.zero_point + float(ry * np.float32(gy.zero_point))
+    fixed = np.float32(out.zero_point) - np.float32(offset)
+    total = _fused(y, ry, fixed)
+    total = _fused(x, rx, total)
     return call.made(settle(np.rint(total), np.int64(0), out, call.limits))
 
 
@@ -225,6 +218,11 @@ def same(a: Grid, b: Grid) -> bool:
         a.axis is None and b.axis is None and (a.bits, a.signed) == (b.bits, b.signed)
         and a.scale == b.scale and a.zero_point == b.zero_point
     )  # fmt: skip
+
+
+def _fused(x: NDArray[Any], factor: np.float32, more: Any) -> NDArray[np.float32]:
+    """x * factor + more rounded once to float32: the products of 8 by 24 bits are exact in float64."""
+    return np.asarray(x.astype(np.float64) * float(factor) + more, np.float32)
 
 
 def _moved(node: Node, arrays: list[Any], grid: Grid) -> list[Value]:

@@ -111,7 +111,7 @@ def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, targe
     spread = [1, -1, *[1] * (x.data.ndim - 2)] if op == "Conv" else [-1]
     if layer.bias is not None and layer.whole_bias:
         sums = sums + _along(layer.bias, spread).astype(sums.dtype)
-    sums, overflows = _accumulate(sums, target)
+    sums, overflows = _accumulate(sums, layer.grid, target)
     factor = layer.factor()
     if grid is not None and (layer.bias is None or layer.whole_bias):
         assert limits is not None
@@ -120,7 +120,7 @@ def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, targe
             if target.rounding == "float"
             else layer.grid.scale * layer.scales.astype(np.float64) * layer.node.get("alpha", 1.0) / grid.scale
         )
-        data, clipped = rescale(sums, _along(over, spread), grid, limits, target)
+        data, clipped = rescale(sums, _along(over, spread), grid, limits, target, wide=layer.grid.bits > 8)
         return Made(Value(data, grid), clipped, overflows, saturation)
     real = sums.astype(np.float32) * _along(factor, spread)
     if layer.bias is not None and not layer.whole_bias:
@@ -192,10 +192,8 @@ def _along(array: NDArray[Any], spread: list[int]) -> NDArray[Any]:
     return np.reshape(array, spread) if np.ndim(array) == 1 and np.size(array) > 1 else np.asarray(array)
 
 
-def _accumulate(sums: NDArray[Any], target: Target) -> tuple[NDArray[Any], int]:
-    arithmetic = target.arithmetic
-    if sums.dtype == np.float32 or arithmetic.accumulator >= 64:
-        return sums, 0  # within 24 bits
-    if np.abs(sums).max(initial=0) < (1 << (arithmetic.accumulator - 1)):
-        return sums, 0
-    return accumulate(sums.astype(np.int64), arithmetic.accumulator, arithmetic.overflow)
+def _accumulate(sums: NDArray[Any], grid: Grid, target: Target) -> tuple[NDArray[Any], int]:
+    bits = target.accumulator(grid)
+    if sums.dtype == np.float32 or bits >= 64 or np.abs(sums).max(initial=0) < (1 << (bits - 1)):
+        return sums, 0  # float32 is taken for sums within 24 bits
+    return accumulate(sums.astype(np.int64), bits, target.arithmetic.overflow)

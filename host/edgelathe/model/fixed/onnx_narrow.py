@@ -51,6 +51,16 @@ def extremes(w: NDArray[Any], largest: int) -> tuple[NDArray[Any], NDArray[Any]]
     return np.minimum(wide, 0).sum(axis=-1) * largest, np.maximum(wide, 0).sum(axis=-1) * largest
 
 
+def reach(w: NDArray[Any], largest: int = 255) -> float:
+    """How far the pair of an int8 weight matrix [out, k] that reaches furthest can go, as a share of 16 bits.
+
+    Above 1 it can saturate, for inputs in 0..largest; at most 1 it never does. The order of k is the kernel's: channels
+    side by side, kernel positions outside (see `onnx_linear.rows`).
+    """
+    low, high = extremes(paired(w), largest)
+    return max(float(high.max(initial=0)) / _HIGH, float(low.min(initial=0)) / _LOW)
+
+
 def paired(w: NDArray[Any]) -> NDArray[Any]:
     """w [out, k] -> [out, pairs, 2]; an odd last one is paired with 0, as the kernels pad."""
     if w.shape[-1] % 2:

@@ -82,18 +82,20 @@ def conv(x: NDArray[Any], w: NDArray[Any], window: Window, groups: int = 1) -> N
     out, depth = w.shape[:2]
     if depth == 1 and groups > 1:
         return _depthwise(x, w, window, groups)
+    rows = w.reshape(groups, out // groups, -1)
     if window.pointwise:
         picked = x[(slice(None), slice(None), *[slice(None, None, s) for s in window.strides])]
         n, c, *space = picked.shape
-        columns = picked.reshape(n, groups, c // groups, -1)
-    else:
-        cut = window.cut(x)
-        axes = len(window.size)
-        n, c, *space = cut.shape[: 2 + axes]
-        order = (0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes))
-        columns = cut.transpose(order).reshape(n, groups, -1, prod(space))  # copied by the reshape: im2col
-    sums = np.matmul(w.reshape(1, groups, out // groups, -1), columns)
-    return np.asarray(sums.reshape(n, out, *space))
+        sums = np.matmul(rows, picked.reshape(n, groups, c // groups, -1))
+        return np.asarray(sums.reshape(n, out, *space))
+    cut = window.cut(x)
+    axes = len(window.size)
+    n, _, *space = cut.shape[: 2 + axes]
+    order = (0, *range(1 + axes, 1 + 2 * axes), *range(1, 1 + axes))
+    total = np.empty((n, groups, out // groups, prod(space)), x.dtype)
+    for image, sums in zip(cut, total, strict=True):  # one by one: their columns stay in the cache
+        np.matmul(rows, image.transpose(order).reshape(groups, -1, prod(space)), out=sums)
+    return total.reshape(n, out, *space)
 
 
 def tap(cut: NDArray[Any], at: Sequence[int]) -> NDArray[Any]:
@@ -109,11 +111,12 @@ def _depthwise(x: NDArray[Any], w: NDArray[Any], window: Window, groups: int) ->
         x = np.repeat(x, each, axis=1)
     cut = window.cut(x)
     axes = len(window.size)
-    shape = cut.shape[: 2 + axes]
-    total = np.zeros(shape, x.dtype)
-    part = np.empty(shape, x.dtype)
-    for at in np.ndindex(*window.size):
-        factor = tap(w[:, 0], at).reshape(-1, *[1] * axes)
-        np.multiply(tap(cut, at), factor, out=part)
-        total += part
+    total = np.empty(cut.shape[: 2 + axes], x.dtype)
+    part = np.empty(total.shape[1:], x.dtype)
+    factors = [(at, tap(w[:, 0], at).reshape(-1, *[1] * axes)) for at in np.ndindex(*window.size)]
+    for image, sums in zip(cut, total, strict=True):  # one by one: they stay in the cache
+        for first, (at, factor) in zip((True, *[False] * len(factors)), factors, strict=False):
+            np.multiply(tap(image, at), factor, out=sums if first else part)
+            if not first:
+                np.add(sums, part, out=sums)
     return total

@@ -29,6 +29,10 @@ class Target:
     rounding: Rounding = "float"
     narrow: bool = False
 
+    def accumulator(self, grid: Grid) -> int:
+        """Bits of the sums of products of activations on `grid`."""
+        return self.arithmetic.wide if grid.bits > 8 else self.arithmetic.accumulator
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -68,15 +72,19 @@ def shifted(scaled: NDArray[Any], grid: Grid, limits: Limits) -> tuple[NDArray[A
 
 
 def rescale(
-    sums: NDArray[Any], factor: NDArray[Any], grid: Grid, limits: Limits, target: Target
+    sums: NDArray[Any], factor: NDArray[Any], grid: Grid, limits: Limits, target: Target, *, wide: bool = False
 ) -> tuple[NDArray[Any], int]:
-    """Sums of products times `factor` (float32, broadcasts; input scales over output scale) on the output's grid."""
+    """Sums of products times `factor` (float32, broadcasts; input scales over output scale) on the output's grid.
+
+    `wide` sums come of activations of more than 8 bits and may take 48.
+    """
     if target.rounding == "float":
-        scaled = sums.astype(np.float32) * factor
+        scaled = sums.astype(np.float32)
+        scaled *= factor
         return settle(np.rint(scaled, out=scaled), np.int64(grid.zero_point), grid, limits)
     fixed, shift = rounding.multiplier(factor)
     whole = sums.astype(np.int64)
-    if target.arithmetic.accumulator == 32:
+    if not wide:
         moved = rounding.multiply(whole, fixed, shift, target.rounding)
     else:
         moved = rounding.multiply_wide(whole, fixed, shift)
@@ -84,16 +92,22 @@ def rescale(
 
 
 def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, limits: Limits | None) -> tuple[NDArray[Any], int]:
-    """Add the zero point, clamp, and count what lay outside of the grid and was not cut off by an activation."""
-    plain = rounded.dtype.kind == "f" and grid.bits <= 16 and np.ndim(zeros) == 0
-    whole = rounded + (rounded.dtype.type(zeros) if plain else zeros)
+    """Add the zero point, clamp, and count what lay outside of the grid and was not cut off by an activation.
+
+    `rounded` may be overwritten.
+    """
     bounds = limits or Limits(grid.low, grid.high, grid.axis is None and grid.zero_point == grid.low, False)
+    if rounded.dtype == np.float32 and grid.bits <= 16:
+        zeros = np.asarray(zeros, np.float32)  # such numbers are exact
+    whole = np.add(rounded, zeros, out=rounded if rounded.dtype == np.result_type(rounded, zeros) else None)
     clipped = 0
-    if not bounds.cut_low:
+    if not bounds.cut_low and whole.size and whole.min() < grid.low:
         clipped += int(np.count_nonzero(whole < grid.low))
-    if not bounds.cut_high:
+    if not bounds.cut_high and whole.size and whole.max() > grid.high:
         clipped += int(np.count_nonzero(whole > grid.high))
-    return np.clip(whole, bounds.low, bounds.high).astype(dtype(grid)), clipped
+    np.maximum(whole, bounds.low, out=whole)
+    np.minimum(whole, bounds.high, out=whole)
+    return whole.astype(dtype(grid)), clipped
 
 
 def dtype(grid: Grid) -> Any:

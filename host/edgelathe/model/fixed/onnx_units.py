@@ -6,7 +6,7 @@ reads what lies between; so does the simulator, which never sees the real number
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,15 @@ from edgelathe.model.fixed.types import Grid, Value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CLAMPS = frozenset(("Relu", "Clip"))
+CLAMPS = frozenset(("Relu", "Clip"))
+# The stored numbers only change places: they keep their grid.
+MOVES = frozenset(
+    (
+        "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "GatherElements",
+        "Split", "DepthToSpace", "SpaceToDepth", "Expand", "Tile", "Identity", "ReduceMax", "ReduceMin",
+        "Resize", "Pad",
+    )
+)  # fmt: skip
 _RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
@@ -100,7 +108,7 @@ def units(graph: Graph, grids: Mapping[str, Grid]) -> list[Unit]:
         name, low, high, grid_, clips = node.outputs[0], None, None, grids.get(node.outputs[0]), False
         while grid_ is None and name not in outputs and len(readers.get(name, ())) == 1:
             (reader,) = readers[name]
-            if reader.op in _CLAMPS and reader.inputs[0] == name and (ends := _bounds(graph, reader)) is not None:
+            if reader.op in CLAMPS and reader.inputs[0] == name and (ends := _bounds(graph, reader)) is not None:
                 low = ends[0] if low is None else low if ends[0] is None else max(low, ends[0])
                 high = ends[1] if high is None else high if ends[1] is None else min(high, ends[1])
                 grid_ = grids.get(reader.outputs[0])
@@ -115,6 +123,22 @@ def units(graph: Graph, grids: Mapping[str, Grid]) -> list[Unit]:
             taken.add(id(reader))
             name = reader.outputs[0]
         found.append(Unit(node, low, high, grid_, name, clips))
+    return found
+
+
+def known_grids(graph: Graph, steps: Sequence[Unit], inputs: Mapping[str, Grid]) -> dict[str, Grid]:
+    """The grid of every tensor that is surely stored in integers when it is read, before anything is computed."""
+    found = dict(inputs)
+    for unit in steps:
+        node = unit.node
+        if node.op == LOAD:
+            given = _grid(graph, node, [None, *(graph.constants.get(n) for n in node.inputs[1:])], None, None)
+            if given is not None:
+                found[unit.output] = given
+        elif unit.grid is not None:
+            found[unit.output] = unit.grid
+        elif node.op in MOVES and node.inputs[0] in found and not unit.clamped:
+            found |= {name: found[node.inputs[0]] for name in node.outputs if name}
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from edgelathe.model.fixed.onnx import OnnxProgram
 
 
+@dataclass(frozen=True)
+class Ears:
+    """Who is told what: `watch` of layers and their errors, `hear` of every tensor by name."""
+
+    watch: Watch
+    hear: Callable[[str, Value], None]
+
+
 class Walk:
     """One chunk on its way: values in fixed point, and the same in float where they differ."""
 
@@ -29,13 +38,20 @@ class Walk:
         self,
         program: OnnxProgram,
         inputs: Mapping[str, NDArray[Any]],
-        watch: Watch,
+        ears: Ears,
         exact: bool,
         given: Mapping[str, NDArray[Any]],
     ) -> None:
-        self._program, self._watch, self._both, self._given = program, watch, exact, given
-        self._values = {name: Value(inputs[name]) for name in program.graph.inputs}
+        self._program, self._ears, self._both, self._given = program, ears, exact, given
+        self._values: dict[str, Value] = {}
         self._exact: dict[str, NDArray[Any]] = {}
+        for name, grid in program.inputs.items():
+            if grid is None:
+                self._values[name] = Value(inputs[name])
+                continue
+            data, clipped = store(inputs[name], grid)
+            self._values[name], self._exact[name] = Value(data, grid), inputs[name]
+            ears.watch(Answer(name, STORE, self._values[name], inputs[name] if exact else None, clipped))
 
     def value(self, name: str) -> Value | None:
         """A tensor in fixed point; None for an input left out."""
@@ -45,6 +61,8 @@ class Walk:
         """A tensor in float."""
         if name in self._exact:
             return self._exact[name]
+        if name in self._program.graph.originals:
+            return self._program.graph.originals[name]
         constant = self._program.real(name)
         return constant if constant is not None else self._values[name].real
 
@@ -74,6 +92,7 @@ class Walk:
             if not whole and touched:
                 self._program.floats[node.name] = node.op
             self._answer(unit, made)
+        self._ears.hear(unit.output, made.value)
         if unit.output in self._given:
             self._values[unit.output] = Value(self._given[unit.output], made.value.grid)
 
@@ -94,7 +113,8 @@ class Walk:
         if self._both:
             self._exact[name] = _clip(self.exact(node.inputs[0]), grid)
         exact = self._exact.get(name)
-        self._watch(Answer(node.inputs[0], node.op, self._values[name], exact, clipped))
+        self._ears.watch(Answer(node.inputs[0], node.op, self._values[name], exact, clipped))
+        self._ears.hear(name, self._values[name])
         if name in self._given:
             self._values[name] = Value(self._given[name], grid)
 
@@ -160,7 +180,7 @@ class Walk:
 
     def _answer(self, unit: Unit, made: Made) -> None:
         exact = self._exact.get(unit.output)
-        self._watch(Answer(unit.node.name, unit.node.op, made.value, exact, made.clipped, made.overflows))
+        self._ears.watch(Answer(unit.node.name, unit.node.op, made.value, exact, made.clipped, made.overflows))
 
 
 def _stored(real: NDArray[Any], unit: Unit, limits: Limits | None) -> Made:
