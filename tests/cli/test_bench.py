@@ -28,6 +28,8 @@ MODEL = "nowhere.onnx"  # the options are looked at first
         (["--budget", "memory<=4MB"], "--memory"),
         (["--processes", "2"], "--processes"),
         (["--processes", "5", "--period", "33ms"], "--processes"),
+        (["--shape", "x=1,3,a"], "--shape: '1,3,a'"),
+        (["--shape", "x=1,3,8,8", "--data", "d.npz"], "the data have shapes of their own"),
         (["--set", "verbose"], "KEY=VALUE"),
         (["--set", "a=1", "--set", "a=2"], "said twice"),
         (["--raw", "samples.parquet"], ".csv, .npz, .json"),
@@ -44,9 +46,10 @@ def test_refusals(options: list[str], says: str, capsys: pytest.CaptureFixture[s
     assert says in err
 
 
-def test_every_option_is_described(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["bench", "--help"]) == 0
+@pytest.mark.parametrize(("command", "page"), [("bench", "bench"), ("eval", "accuracy"), ("trace", "trace")])
+def test_every_option_is_described(command: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([command, "--help"]) == 0
     options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
-    text = (Path(__file__).parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text(encoding="utf-8")
     common = {"--json", "--quiet", "--verbose", "--store", "--ssh-config", "--help"}
     assert {o for o in options - common if o not in text} == set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,14 +15,13 @@ from edgelathe.cli.opened import (
     RequireProvider,
     RuntimeOption,
     Set,
+    Shape,
     Threads,
     entries,
+    lengths,
     opened,
 )
 from edgelathe.cli.shell import DeviceOption, ProfileOption, Shell, command
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 
@@ -35,13 +34,16 @@ def bench(
     models: Models,
     device: DeviceOption = "local",
     data: Annotated[str | None, Flag(metavar="D", help="Run on these samples, not on random ones.")] = None,
+    shape: Shape = None,
     scenario: Annotated[
         str, Flag(metavar="S", help="single-stream (default), multi-stream or offline, after MLPerf LoadGen.")
     ] = "",
     streams: Annotated[
-        int, Flag(metavar="N", min=0, show_default=False, help="Samples at once: multi-stream 8, offline: by cores.")
+        int, Flag(metavar="N", min=0, show_default=False, help="Samples at once; 0: multi-stream 8, offline by cores.")
     ] = 0,
-    batch: Annotated[int, Flag(metavar="B", min=0, help="Samples of a call.", show_default=False)] = 0,
+    batch: Annotated[
+        int, Flag(metavar="B", min=0, show_default=False, help="Samples of a call; 0: one, or the model's fixed batch.")
+    ] = 0,
     period: Annotated[str, Flag(metavar="T", help="Paced: a call every T, as 33ms for a camera.")] = "",
     sustain: Annotated[str, Flag(metavar="T", help="Sustained: without a pause for T, as 10min.")] = "",
     percentile: Annotated[
@@ -105,7 +107,7 @@ def bench(
         allow_emulated=allow_emulated, margin=margin / 100, processes=processes,
         cool_down_ms=milliseconds(cool_down, "--cool-down", bare="s", zero=True),
         energy=energy or bool(meter or rail), rail=rail, meter=meter,
-        memory=memory, load=load, require_provider=require_provider, seed=seed,
+        memory=memory, load=load, require_provider=require_provider, shapes=lengths(shape, data), seed=seed,
     )  # fmt: skip
     job = replace(job, limits=plan.limits(budget or [], job, len(models)))
     plan.check(job)
@@ -115,7 +117,7 @@ def bench(
     changes = Changes(threads, cpus, runtime, provider, config)
     samples = dataset.load(data) if data else None
     with (
-        opened(shell, models, device, profile, threads, changes) as (on, loaded, options, said),
+        opened(shell, models, device, profile, changes) as (on, loaded, options, said),
         quiet(on, shell.say, wanted=tune),
         shell.progress() as bar,
     ):

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from edgelathe.cli.opened import Models, Threads, opened
+from edgelathe.cli.opened import (
+    Changes,
+    Cpus,
+    Models,
+    Provider,
+    RequireProvider,
+    RuntimeOption,
+    Set,
+    Threads,
+    entries,
+    opened,
+)
 from edgelathe.cli.shell import DeviceOption, ProfileOption, Shell, command
 
 app = typer.Typer()
@@ -19,13 +30,18 @@ def eval_(
     data: Annotated[str, typer.Option(metavar="D", help="Samples and labels.")],
     device: DeviceOption = "local",
     threads: Threads = None,
+    cpus: Cpus = None,
+    runtime: RuntimeOption = None,
+    provider: Provider = None,
+    require_provider: RequireProvider = None,
+    settings: Set = None,
     profile: ProfileOption = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(metavar="EXPR", help="accuracy>=90%, or accuracy.drop<=1% (below the first model)."),
     ] = None,
     parity: Annotated[int, typer.Option(metavar="N", min=0, help="Compare so many samples with this host.")] = 200,
-    fresh: Annotated[bool, typer.Option(help="Do not take up an evaluation that was cut off.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not take up an evaluation that was cut off.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order of samples under a budget.")] = 0,
 ) -> int:
     """Measure accuracy on a device.
@@ -37,7 +53,7 @@ def eval_(
     from edgelathe.core import budget as budgets
     from edgelathe.core import dataset
     from edgelathe.core.errors import UserError
-    from edgelathe.measure.accuracy import EvalPlan, eval_document
+    from edgelathe.measure.accuracy import EvalPlan, code, eval_document
 
     limits = budgets.parse_all(budget or [])
     for limit in limits:
@@ -45,9 +61,10 @@ def eval_(
             raise UserError(f"budget '{limit.expr}'", "is not one of accuracy or accuracy.drop", "use `edgelathe fit`")
         if limit.metric == "accuracy.drop" and len(models) == 1:
             raise UserError(f"budget '{limit.expr}'", "one model has no drop", "name the uncompressed model first")
-    plan = EvalPlan(limits, parity, seed, fresh)
+    plan = EvalPlan(limits, parity, seed, fresh, require_provider)
+    changes = Changes(threads, cpus, runtime, provider, entries(settings))
     samples = dataset.load(data)
-    with opened(shell, models, device, profile, threads) as (on, loaded, options, said), shell.progress() as bar:
+    with opened(shell, models, device, profile, changes) as (on, loaded, options, said), shell.progress() as bar:
         document = eval_document(on, loaded, options, samples, plan, remarks=said, tick=bar.move)
     shell.answer(document)
-    return int(any(line["verdict"] != "met" for line in document.get("budget", ())))
+    return code(document)

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from edgelathe.cli.opened import Changes, Cpus, Provider, RuntimeOption, Set, Threads, entries, opened
+from edgelathe.cli.opened import (
+    Changes,
+    Cpus,
+    Provider,
+    RequireProvider,
+    RuntimeOption,
+    Set,
+    Shape,
+    Threads,
+    entries,
+    lengths,
+    opened,
+)
 from edgelathe.cli.shell import DeviceOption, ModelArgument, ProfileOption, Shell, command
 
 app = typer.Typer()
@@ -22,6 +34,7 @@ def trace(
     ] = None,
     device: DeviceOption = "local",
     data: Annotated[str | None, typer.Option(metavar="D", help="Run on these samples, not on random ones.")] = None,
+    shape: Shape = None,
     everything: Annotated[bool, typer.Option("--all", help="All rows, not only the longest.")] = False,
     rounds: Annotated[int, typer.Option(metavar="N", min=6, max=1000, help="Rounds of blocks of calls.")] = 16,
     parts: Annotated[int, typer.Option(metavar="N", min=1, max=200, help="TFLite: parts to cut a model into.")] = 24,
@@ -29,6 +42,7 @@ def trace(
     cpus: Cpus = None,
     runtime: RuntimeOption = None,
     provider: Provider = None,
+    require_provider: RequireProvider = None,
     settings: Set = None,
     profile: ProfileOption = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
@@ -45,8 +59,10 @@ def trace(
 
     samples = dataset.load(data) if data else None
     changes = Changes(threads, cpus, runtime, provider, entries(settings))
-    plan = TracePlan(rounds=rounds, parts=parts, seed=seed)
+    plan = TracePlan(
+        rounds=rounds, parts=parts, shapes=lengths(shape, data), require_provider=require_provider, seed=seed
+    )
     models = [model, after] if after else [model]
-    with opened(shell, models, device, profile, threads, changes) as on, shell.progress() as bar:
+    with opened(shell, models, device, profile, changes) as on, shell.progress() as bar:
         document = trace_document(on.device, on.models, on.options, samples, plan, remarks=on.remarks, tick=bar.move)
     shell.answer(document, view.trace(document, None) if everything else None)

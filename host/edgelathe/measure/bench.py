@@ -48,9 +48,10 @@ def bench_document(
         tick: told of progress.
 
     Raises:
-        UserError: the data do not fit a model, or there is no power sensor. ModelFailure: the device cannot run any.
+        UserError: data or shapes do not fit a model, or no power sensor is there.
+        ModelFailure: the device can run none.
     """
-    found = subjects(models, options, data, job.scenario.batch, job.seed)
+    found = subjects(models, options, data, job.scenario.batch, job.seed, job.shapes)
     more = [Extra() for _ in found]
     probe = device.probe
     with gauge(device, job.rail, job.meter) if job.energy else nullcontext() as meter:

@@ -94,7 +94,7 @@ def _head(m: Measured, probe: Probe) -> dict[str, Any]:
     return {
         "model": m.subject.name, "format": model.format, "bytes": model.bytes, "sha256": model.sha256,
         "runtime": how.runtime, "version": facts.version if facts else None, "options": ran.to_json(),
-        "emulated": probe.emulated,
+        "inputs": {k: list(a.shape[1:]) for k, a in m.subject.inputs.items()}, "emulated": probe.emulated,
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from edgelathe.core.files import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Array = NDArray[np.generic]
 
@@ -27,19 +28,30 @@ class Partial:
 
     `key` is all that the outputs depend on: model, samples and their order, device, runtime and its options. A record
     that was not written whole, because the host was switched off, is left out.
+
+    Attributes:
+        path: the file while it is added to.
+        done: its name once the evaluation has ended: what others are to be compared with need not be measured again.
     """
 
     def __init__(self, key: Mapping[str, object]) -> None:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.path = cache_dir() / "eval" / f"{name}.npys"
+        self.done = self.path.with_suffix(".done")
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is to be added: it came to its end, and others of the same command were cut off."""
+        return self.done.exists()
 
     def load(self) -> list[Array]:
         """The blocks so far; none where nothing was cut off, or too long ago."""
+        path = self.done if self.ended else self.path
         try:
-            if time.time() - self.path.stat().st_mtime > STALE:
+            if time.time() - path.stat().st_mtime > STALE:
                 self.remove()
                 return []
-            return self._read()
+            return _read(path)
         except OSError:
             return []
 
@@ -50,17 +62,24 @@ class Partial:
             with self.path.open("ab") as f:
                 np.save(f, block, allow_pickle=False)
 
+    def end(self) -> None:
+        """It came to its end."""
+        with contextlib.suppress(OSError):  # it was not on disk
+            self.path.rename(self.done)
+
     def remove(self) -> None:
         """Nothing is left of it."""
         self.path.unlink(missing_ok=True)
+        self.done.unlink(missing_ok=True)
 
-    def _read(self) -> list[Array]:
-        blocks: list[Array] = []
-        with self.path.open("r+b") as f:
-            while True:
-                whole = f.tell()
-                try:
-                    blocks.append(np.load(f, allow_pickle=False))
-                except (EOFError, ValueError, OSError):
-                    f.truncate(whole)
-                    return blocks
+
+def _read(path: Path) -> list[Array]:
+    blocks: list[Array] = []
+    with path.open("r+b") as f:
+        while True:
+            whole = f.tell()
+            try:
+                blocks.append(np.load(f, allow_pickle=False))
+            except (EOFError, ValueError, OSError):
+                f.truncate(whole)
+                return blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -69,6 +69,7 @@ class Job:
         cool_down_ms: most time to wait before a measurement under bad conditions is repeated; 0: it is not.
         energy: measured by the device's sensor `rail` (None: its total), or by the command `meter` on this host.
         memory, load: measured in further fresh processes.
+        shapes: of inputs that no data are given for (see `measure.inputs`).
     """
 
     scenario: Scenario = field(default_factory=Scenario)
@@ -86,6 +87,7 @@ class Job:
     memory: bool = False
     load: bool = False
     require_provider: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
 
     @property

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from edgelathe.core.device import SessionOptions
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
 from edgelathe.device.session import SINGLE, Load, Session, Timed
-from edgelathe.measure.inputs import random_inputs
+from edgelathe.measure.inputs import Shapes, generated
 from edgelathe.measure.interleave import Series
 from edgelathe.measure.plan import Scenario
 from edgelathe.model.types import Model
@@ -109,17 +110,20 @@ class Opened:
 
 def subjects(
     models: Sequence[tuple[str, Model]], options: Sequence[SessionOptions], data: Dataset | None, batch: int,
-    seed: int,
+    seed: int, shapes: Shapes = MappingProxyType({}),
 ) -> list[Subject]:  # fmt: skip
-    """Models with inputs: the data bound to each, or random ones. Raises UserError where the data do not fit.
+    """Models with inputs: the data bound to each, or random ones of `shapes`. Raises UserError where these do not fit.
 
     Of data larger than FED bytes so many samples are taken, evenly spread: a device has to hold them all.
     """
+    if data is None:
+        fed = generated(models, shapes, seed, samples=max(4, batch))
+        return [
+            Subject(name, model, how, arrays, remarks)
+            for (name, model), how, (arrays, remarks) in zip(models, options, fed, strict=True)
+        ]
     made = []
     for (name, model), how in zip(models, options, strict=True):
-        if data is None:
-            made.append(Subject(name, model, how, random_inputs(model.signature, seed, samples=max(4, batch))))
-            continue
         bound = dataset.bind(data, model.signature, name)
         n, size = len(bound), sum(a.nbytes for a in bound.inputs.values())
         kept = min(n, max(1, FED * n // max(1, size)))

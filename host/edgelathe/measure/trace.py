@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
-from edgelathe.measure.inputs import random_inputs
+from edgelathe.measure.inputs import generated
 from edgelathe.measure.trace_compare import CONVERSIONS, compare
 from edgelathe.measure.trace_plan import TracePlan
 from edgelathe.measure.trace_prefixes import by_prefixes
@@ -48,7 +48,7 @@ def trace_document(
         tick: told of progress.
 
     Raises:
-        UserError: more than two models, the data do not fit one, or its runtime has no way to be traced.
+        UserError: more than two models, the data or shapes do not fit one, or its runtime has no way to be traced.
         ModelFailure: the device cannot run one.
     """
     plan = plan or TracePlan()
@@ -57,10 +57,13 @@ def trace_document(
     for how in options:
         if how.runtime not in METHODS:
             raise UserError("trace", f"{how.runtime} tells no time per operator", "choose from " + ", ".join(METHODS))
-    fed = [
-        random_inputs(m.signature, plan.seed) if data is None else dataset.bind(data, m.signature, n).inputs
-        for n, m in models
-    ]
+    made = generated(models, plan.shapes, plan.seed) if data is None else []
+    fed = (
+        [arrays for arrays, _ in made]
+        if data is None
+        else [dataset.bind(data, m.signature, n).inputs for n, m in models]
+    )
+    guessed = dict.fromkeys(text for _, said in made for text in said)
     traces: dict[int, Trace] = {}
     for method in dict.fromkeys(METHODS[how.runtime] for how in options):
         mine = [i for i, how in enumerate(options) if METHODS[how.runtime] is method]
@@ -74,7 +77,7 @@ def trace_document(
     return {
         "schema": "edgelathe.trace/1", "device": device.probe.to_json(),
         "models": [t.to_json(device.probe.cores, emulated=device.probe.emulated) for t in done],
-        "layers": layers, "warnings": [*remarks, *_remarks(done, layers)],
+        "layers": layers, "warnings": [*remarks, *guessed, *_remarks(done, layers)],
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,8 @@ class TracePlan:
     """Rounds of blocks: in each round a block of every session, in random order from `seed`.
 
     `block_ms`: of calls; `warm_ms`: of calls before anything counts; `parts`: most parts that a model is cut into where
-    the runtime has no profiler; `together`: most sessions that are open at once then.
+    the runtime has no profiler; `together`: most sessions that are open at once then; `shapes`: of
+    inputs that no data are given for (see `measure.inputs`); `require_provider`: a session on another one is a failure.
     """
 
     rounds: int = 16
@@ -18,4 +20,6 @@ class TracePlan:
     warm_ms: float = 300.0
     parts: int = 24
     together: int = 8
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    require_provider: str | None = None
     seed: int = 0

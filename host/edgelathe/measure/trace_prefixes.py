@@ -77,7 +77,7 @@ def by_prefixes(
     for step in range(steps):
         mine = [(i, s, w[step]) for i, (s, w) in enumerate(zip(subjects, windows, strict=True)) if step < len(w)]
         with ExitStack() as stack:
-            sessions = [_open(stack, device, s, w) for _, s, w in mine]
+            sessions = [_open(stack, device, s, w, plan.require_provider) for _, s, w in mine]
             times = _timed(sessions, plan, lambda part, at=step: tick((at + part) / steps))  # type: ignore[misc]
         for (i, s, w), taken, opened in zip(mine, times, sessions, strict=True):
             differences[i] += _differences([np.array([middle(b.ns[1:]) for b in of]) for of in taken], w)
@@ -110,10 +110,11 @@ def _windows(cuts: int, size: int) -> list[_Window]:
     return out
 
 
-def _open(stack: ExitStack, device: Device, s: _Subject, w: _Window) -> list[Session]:
+def _open(stack: ExitStack, device: Device, s: _Subject, w: _Window, require: str | None) -> list[Session]:
     sessions = []
     for at in range(max(w.first, 0), w.last + 1):
-        session = stack.enter_context(device.open_session(cut_tflite.prefix(s.model, s.cuts[at]), s.options))
+        beginning = cut_tflite.prefix(s.model, s.cuts[at])
+        session = stack.enter_context(device.open_session(beginning, s.options, require_provider=require))
         session.feed(s.inputs)
         sessions.append(session)
     return sessions

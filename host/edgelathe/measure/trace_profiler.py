@@ -71,7 +71,7 @@ def profile(
     chance = random.Random(plan.seed)
     with ExitStack() as stack:
         subjects = [
-            _opened(stack, device, name, model, how, fed)
+            _opened(stack, device, name, model, how, fed, plan.require_provider)
             for (name, model), how, fed in zip(models, options, inputs, strict=True)
         ]
         for s in subjects:
@@ -86,12 +86,20 @@ def profile(
 
 
 def _opened(
-    stack: ExitStack, device: Device, name: str, model: Model, how: SessionOptions, fed: Mapping[str, Any]
+    stack: ExitStack,
+    device: Device,
+    name: str,
+    model: Model,
+    how: SessionOptions,
+    fed: Mapping[str, Any],
+    require_provider: str | None,
 ) -> _Subject:
     marks = marked.mark(model)
     pair = []
     for profiling in (False, True):
-        session = stack.enter_context(device.open_session(marks.model, how, profile=profiling))
+        session = stack.enter_context(
+            device.open_session(marks.model, how, profile=profiling, require_provider=require_provider)
+        )
         session.feed(fed)
         pair.append(session)
     plain, profiled = pair

@@ -243,7 +243,8 @@ def session_line(result: Doc) -> str:
     """How one result was run."""
     options = result["options"]
     threads = options["threads"]
-    parts = [result["runtime"], options["provider"], f"{threads} thread{'s' * (threads != 1)}"]
+    parts = [result["runtime"], options["provider"], units.several(threads, "thread")]
+    parts += [f"CPUs {','.join(map(str, options['cpus']))}"] if options.get("cpus") else []
     return " · ".join(filter(None, [*parts, *(f"{k}={v}" for k, v in options["config"].items())]))
 
 
