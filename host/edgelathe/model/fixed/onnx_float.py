@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.core.errors import UserError
+from edgelathe.model.fixed import onnx_contrib
 from edgelathe.model.fixed import onnx_products as products
 from edgelathe.model.fixed.onnx_graph import Node, captured
 
@@ -27,7 +28,9 @@ def run(node: Node, inputs: Arrays, outside: Mapping[str, NDArray[Any]] | None =
     ours = node.domain in ("", "com.microsoft")
     if ours and node.op in UNARY:
         return [np.asarray(UNARY[node.op](node, inputs[0]))]
-    rule = _RULES.get(node.op) if ours else None
+    if ours and node.op == "DynamicQuantizeLinear":
+        return [np.asarray(a) for a in onnx_contrib.dynamic_quantize(inputs[0])]
+    rule = (_RULES.get(node.op) or onnx_contrib.RULES.get(node.op)) if ours else None
     if rule is not None:
         made = rule(node, inputs)
         if made is not None:

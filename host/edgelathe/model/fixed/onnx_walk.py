@@ -45,6 +45,7 @@ class Walk:
         self._program, self._ears, self._both, self._given = program, ears, exact, given
         self._values: dict[str, Value] = {}
         self._exact: dict[str, NDArray[Any]] = {}
+        self._raw: set[str] = set()  # tensors that the file itself holds as integers
         for name, grid in program.inputs.items():
             if grid is None:
                 self._values[name] = Value(inputs[name])
@@ -79,7 +80,19 @@ class Walk:
         if node.op in (STORE, LOAD):
             self._convert(unit, inputs)
             return
+        moved = None
+        if any(n in self._raw for n in node.inputs):
+            moved = onnx_kernels.move(node, inputs)
+            if moved is None:  # an operator on integers as they are, whatever they stand for
+                inputs = [
+                    Value(v.data) if v is not None and n in self._raw else v
+                    for n, v in zip(node.inputs, inputs, strict=True)
+                ]
+            else:
+                self._raw |= {o for o in node.outputs if o}
         made, others, whole = self._compute(unit, inputs)
+        if unit.clips:
+            self._raw.add(unit.output)
         self._values[unit.output] = made.value
         for name, value in zip(node.outputs[1:], others, strict=False):
             if name:
@@ -110,6 +123,7 @@ class Walk:
             return
         data, clipped = store(first.real, grid)
         self._values[name] = Value(data, grid)
+        self._raw.add(name)
         if self._both:
             self._exact[name] = _clip(self.exact(node.inputs[0]), grid)
         exact = self._exact.get(name)
