@@ -154,6 +154,16 @@ TRACED = {
     **RESULT,
 }
 
+
+def _together(drop: float, db: float, size: int) -> dict[str, Any]:
+    return {"accuracy": accuracy(0.978 - drop, drop).to_json(), "changed": 27, "sqnr_db": db, "bytes": size}
+
+
+def _width(bits: int, db: float, drop: float, size: int) -> dict[str, Any]:
+    more = {"activations": None, "hidden_db": db + 4, "weights_db": 41.0, "n": 540}
+    return {"bits": bits, **_together(drop, db, size), **more}
+
+
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "bench": {
         "schema": "edgelathe.bench/1",
@@ -198,6 +208,99 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "parity": {"n": 540, "same": 539, "max_abs": 0.031},
                 **RESULT,
             }
+        ],
+    },
+    "sensitivity": {
+        "schema": "edgelathe.sensitivity/1",
+        "model": {"path": "a.onnx", "sha256": SHA, "format": "onnx", "bytes": 140_000},
+        "data": "calib.npz",
+        "options": {"widths": [8, 4], "activations": None, "early": False, "seed": 0, "threads": 2, "chunk": 32},
+        "n": 540,
+        "metric": "top1",
+        "labels": True,
+        "baseline": accuracy(0.978, None).to_json(),
+        "layers": [
+            {
+                "rank": 1,
+                "layer": "conv1 <first>",
+                "op": "Conv",
+                "parameters": 320,
+                "macs": 18_432,
+                "macs_share": 0.02,
+                "float_bytes": 1280,
+                "mean_db": 28.55,
+                "widths": [_width(8, 45.0, 0.0, 360), _width(4, 12.1, 0.045, 200)],
+            }
+        ],
+        "skipped": [{"layer": "up", "why": "its weights are computed by the model"}],
+        "keep": [
+            {
+                "bits": 4,
+                "layers": ["conv1 <first>"],
+                "extra_bytes": 1080,
+                "macs_share": 0.02,
+                "gain": 0.04,
+                "all": _together(0.05, 9.0, 17_000),
+                "kept": _together(0.01, 20.0, 18_080),
+            }
+        ],
+        "seconds": {"layers": 1.5, "keep": 0.4},
+    },
+    "simulate": {
+        "schema": "edgelathe.simulate/1",
+        "model": "a.tflite",
+        "format": "tflite",
+        "sha256": SHA,
+        "recipe": "int8",
+        "against": "float model",
+        "arithmetic": {
+            "weights": None,
+            "activations": None,
+            "accumulator": 32,
+            "accumulator_wide": 64,
+            "overflow": "wrap",
+            "kernels": "reference",
+            "rounding": None,
+        },
+        "metric": "top1",
+        "float": 0.885,
+        "simulated": 0.88,
+        "samples": 200,
+        "error": {
+            "mse": 0.00042,
+            "sqnr_db": 23.1,
+            "cosine": 0.998,
+            "classification": {
+                "n": 200,
+                "changed": 3,
+                "changed_share": 0.015,
+                "lost": 2,
+                "won": 1,
+                "top1_change": -0.005,
+            },
+            "regression": {"function": "abs", "mean": 0.001, "mean_abs": 0.01, "rmse": 0.02, "max_abs": 0.11},
+        },
+        "layers": [
+            {
+                "name": "conv1",
+                "op": "CONV_2D",
+                "mse": 0.0013,
+                "sqnr_db": 29.6,
+                "cosine": 0.9995,
+                "clipped": 0.0002,
+                "overflows": 0,
+                "bits": 8,
+            },
+            {
+                "name": "softmax",
+                "op": "SOFTMAX",
+                "mse": None,
+                "sqnr_db": None,
+                "cosine": None,
+                "clipped": 0.0,
+                "overflows": 4,
+                "bits": None,
+            },
         ],
     },
     "compress": {

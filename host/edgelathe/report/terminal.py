@@ -13,6 +13,7 @@ from rich.text import Text
 from edgelathe.report import tables, view
 from edgelathe.report.benchmark import benchmark
 from edgelathe.report.evaluation import evaluation
+from edgelathe.report.sensitivity import sensitivity
 from edgelathe.report.layout import Fitted, broken
 from edgelathe.report.tables import (
     comparison,
@@ -132,6 +133,7 @@ VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
     "edgelathe.bench/1": benchmark,
     "edgelathe.eval/1": evaluation,
     "edgelathe.trace/1": trace,
+    "edgelathe.sensitivity/1": sensitivity,
     "edgelathe.compress/1": compressed,
     "edgelathe.inspect/1": inspection,
     "edgelathe.runs/1": runs,

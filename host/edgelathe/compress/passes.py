@@ -1,0 +1,301 @@
+"""What a model answers when the weights of one layer change: only what hangs on the layer is run.
+
+One pass of the float model leaves the values behind that the suffixes start from, a block of samples at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelathe.compress import partial
+from edgelathe.core.errors import UserError
+from edgelathe.model import cut_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from edgelathe.compress.partial import Arrays, Chunks, Map, Run
+    from edgelathe.compress.weighted import Weighted
+    from edgelathe.model.cut_onnx import Suffix
+
+BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
+SESSION_BYTES = 256_000_000  # of weights in suffixes, for one change a layer, that stay open for the next block
+_HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators: the values before them tell more
+EXACT_DB = 200.0  # stands for "no difference"
+
+
+@dataclass(frozen=True)
+class Error:
+    """Summed squares of values and of their errors."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def __add__(self, other: Error) -> Error:
+        return Error(self.signal + other.signal, self.noise + other.noise)
+
+    @classmethod
+    def of(cls, want: NDArray[Any], have: NDArray[Any]) -> Error:
+        """Of one array against another of its shape, summed in float64."""
+        a, b = want.astype(np.float64), have.astype(np.float64)
+        return cls(float(np.vdot(a, a)), float(np.vdot(a - b, a - b)))
+
+    @property
+    def db(self) -> float:
+        """Signal to noise in dB, within ±`EXACT_DB`; values that are not finite are as bad as can be."""
+        if self.noise == 0:
+            return EXACT_DB
+        if not math.isfinite(self.noise) or self.signal == 0:
+            return -EXACT_DB
+        return max(-EXACT_DB, min(EXACT_DB, 10 * math.log10(self.signal / self.noise)))
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a changed model gives on some samples: its first output [n, ...], and errors by name, chunk by chunk."""
+
+    first: NDArray[Any]
+    errors: Mapping[str, tuple[Error, ...]]
+
+    def db(self, names: Sequence[str]) -> float | None:
+        """The worst of these values; None for none."""
+        return min((sum(self.errors[n], Error()).db for n in names), default=None)
+
+    def reach_db(self, names: Sequence[str]) -> float:
+        """How far the worst `db` may be off at 95%, the chunks taken for a sample of such; infinite for one chunk.
+
+        Ratio estimator, its variance by linearization (Cochran, Sampling Techniques, 6.3).
+        """
+        name = min(names, key=lambda n: sum(self.errors[n], Error()).db)
+        parts, total = self.errors[name], sum(self.errors[name], Error())
+        if len(parts) < 2 or not math.isfinite(total.noise):
+            return math.inf
+        if total.noise == 0 or total.signal == 0:
+            return 0.0
+        ratio = total.noise / total.signal
+        squares = sum((p.noise - ratio * p.signal) ** 2 for p in parts)
+        error = math.sqrt(squares * len(parts) / (len(parts) - 1)) / total.signal
+        return 1.96 * error / ratio * 10 / math.log(10)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Constants by name in place of the model's own, and what is done to the layer's input first."""
+
+    constants: Mapping[str, NDArray[np.float32]]
+    source: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Float:
+    """The uncompressed model on the samples.
+
+    Attributes:
+        proto: the graph, all of whose nodes lead to its outputs; the values `hidden` are outputs too.
+        name: for messages.
+        chunks: the samples.
+        map: runs a function on several threads.
+        outputs: names of the model's outputs of real numbers.
+        hidden: names of what goes into closing operators (Softmax, Sigmoid).
+        values: outputs and hidden values by name, chunk by chunk.
+    """
+
+    proto: onnx.ModelProto
+    name: str
+    chunks: Chunks
+    map: Map
+    outputs: tuple[str, ...]
+    hidden: tuple[str, ...]
+    values: list[Arrays] = field(repr=False)
+
+    @classmethod
+    def of(cls, proto: onnx.ModelProto, name: str, chunks: Chunks, run_all: Map) -> Float:
+        """Run the model. Raises UserError where an output is not finite."""
+        import onnx
+
+        given = [o.name for o in proto.graph.output]
+        hidden = tuple(
+            dict.fromkeys(n.input[0] for n in proto.graph.node if n.op_type in _HIDING and n.output[0] in given)
+        )
+        proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in hidden if n not in given)
+        names = [o.name for o in proto.graph.output]
+        run = partial.session(partial.serialized(proto), name)
+        values = [
+            dict(zip(names, got, strict=True)) for got in run_all(lambda at: run(chunks.feed(at)), range(len(chunks)))
+        ]
+        for key in names:
+            if values[0][key].dtype.kind == "f" and not all(np.isfinite(v[key]).all() for v in values):
+                raise UserError(name, f"'{key}' is not finite on these samples", "check the preprocessing")
+        outputs = tuple(n for n in given if values[0][n].dtype.kind == "f")
+        return cls(proto, name, chunks, run_all, outputs, hidden, values)
+
+    @property
+    def first(self) -> NDArray[Any]:
+        """The first output of all samples [n, ...]."""
+        name = self.proto.graph.output[0].name
+        return np.concatenate([v[name][: self.chunks.count(at)] for at, v in enumerate(self.values)])
+
+    def answer(self, at: int, got: Mapping[str, NDArray[Any]]) -> Answer:
+        """Values of one chunk against the float model's; those that are not given are equal."""
+        want, n, first = self.values[at], self.chunks.count(at), self.proto.graph.output[0].name
+        have = {**want, **got}
+        errors = {k: (Error.of(want[k][:n], have[k][:n]),) for k in (*self.outputs, *self.hidden)}
+        return Answer(have[first][:n], errors)
+
+
+def joined(parts: Sequence[Answer]) -> Answer:
+    """One answer from those on parts of the samples."""
+    errors = {n: tuple(e for p in parts for e in p.errors[n]) for n in parts[0].errors}
+    return Answer(np.concatenate([p.first for p in parts]), errors)
+
+
+def whole(of: Float, change: Change) -> Answer:
+    """The whole model with changed constants."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(of.proto)
+    _replace(proto, change)
+    run, names = partial.session(partial.serialized(proto), of.name), [o.name for o in proto.graph.output]
+
+    def one(at: int) -> Answer:
+        return of.answer(at, dict(zip(names, run(of.chunks.feed(at)), strict=True)))
+
+    return joined(of.map(one, range(len(of.chunks))))
+
+
+def cut(graph: onnx.GraphProto, layer: Weighted) -> Suffix | None:
+    """All that hangs on a layer, it included; None where no output does."""
+    found = cut_onnx.suffix(graph, frozenset(layer.positions))
+    return found if found.outputs else None
+
+
+def input_means(of: Float, layers: Sequence[Weighted]) -> dict[str, NDArray[np.float64]]:
+    """The mean of each channel of what a layer reads, by that value's name, on the first chunk of samples."""
+    graph = of.proto.graph
+    given = {i.name for i in graph.input}
+    names = list(dict.fromkeys(la.source for la in layers if la.source not in given))
+    prefix = cut_onnx.upto(of.proto, names)
+    feed, n = of.chunks.feed(0), of.chunks.count(0)
+    values = dict(feed)
+    if names:
+        run = partial.session(partial.serialized(prefix), of.name)
+        values |= zip(names, run({i.name: feed[i.name] for i in prefix.graph.input}), strict=True)
+    return {la.source: channel_mean(la, values[la.source][:n]) for la in layers}
+
+
+def channel_mean(layer: Weighted, source: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of each channel of what a layer reads."""
+    axis = 1 if layer.op == "Conv" else source.ndim - 1
+    return np.asarray(source.mean(axis=tuple(i for i in range(source.ndim) if i != axis), dtype=np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some chunks with the float model's inner values on them.
+
+    `open`: sessions by layer and number of the change, kept for the next block.
+    """
+
+    of: Float
+    which: range
+    values: list[Arrays]
+    open: dict[tuple[str, int], Run]
+
+    @property
+    def count(self) -> int:
+        """How many samples."""
+        return sum(map(self.of.chunks.count, self.which))
+
+    def real(self, name: str) -> NDArray[Any]:
+        """One inner value [n, ...] of the block's samples."""
+        counts = [self.of.chunks.count(at) for at in self.which]
+        return np.concatenate([v[name][:n] for v, n in zip(self.values, counts, strict=True)])
+
+    def answers(self, layer: Weighted, at: Suffix, changes: Mapping[int, Change]) -> dict[int, Answer]:
+        """What the model gives on these samples with each change of the layer.
+
+        A session for each change, with its constants inside: ONNX Runtime packs and fuses them, which 50 samples pay
+        for. Where weights are inputs of one session its kernels are the slow ones.
+        """
+        for i, change in changes.items():
+            if (layer.name, i) not in self.open:
+                self.open[layer.name, i] = self._session(layer, at, change)
+
+        def one(item: tuple[int, int]) -> Answer:
+            i, chunk = item
+            got = self.open[layer.name, i](_inputs(layer, at, self.values[chunk], changes[i]))
+            return self.of.answer(self.which[chunk], dict(zip(at.outputs, got, strict=True)))
+
+        n = len(self.which)
+        got = self.of.map(one, [(i, chunk) for i in changes for chunk in range(n)])
+        return {i: joined(got[at * n : (at + 1) * n]) for at, i in enumerate(changes)}
+
+    def _session(self, layer: Weighted, at: Suffix, change: Change) -> Run:
+        part = cut_onnx.behind(self.of.proto, at, _inputs(layer, at, self.values[0], change), at.outputs)
+        if change.source:
+            for node, position in zip(part.graph.node, at.nodes, strict=True):
+                if position in layer.positions:
+                    node.input[0] = _ROUNDED
+        _replace(part, change)
+        return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{layer.name}' on")
+
+
+def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> Iterator[Block]:
+    """All that the suffixes start from, for as many samples at a time as `BLOCK_BYTES` hold, one chunk at least.
+
+    `most`: samples a block holds at most.
+    """
+    graph, chunks = of.proto.graph, of.chunks
+    given = {i.name for i in graph.input}
+    names = list(dict.fromkeys(n for c in cuts.values() for n in c.boundary if n not in given))
+    prefix = cut_onnx.upto(of.proto, names)
+    read = [i.name for i in prefix.graph.input]
+    run = partial.session(partial.serialized(prefix), of.name) if names else None
+
+    def captured(at: int) -> Arrays:
+        feed = chunks.feed(at)
+        return feed | dict(zip(names, run({k: feed[k] for k in read}), strict=True)) if run else feed
+
+    sizes = {t.name: t.ByteSize() for t in graph.initializer}
+    heavy = sum(sizes.get(i, 0) for c in cuts.values() for at in c.nodes for i in graph.node[at].input)
+    open_: dict[tuple[str, int], Run] = {}
+    start = 0
+    while start < len(chunks):
+        first = captured(start)
+        count = max(
+            1,
+            min(
+                BLOCK_BYTES // sum(a.nbytes for a in first.values()), (most or len(chunks) * chunks.size) // chunks.size
+            ),
+        )
+        which = range(start, min(start + count, len(chunks)))
+        yield Block(of, which, [first, *of.map(captured, which[1:])], open_)
+        start += count
+        if heavy > SESSION_BYTES:
+            open_.clear()
+
+
+_ROUNDED = "layer:input:rounded"
+
+
+def _inputs(layer: Weighted, at: Suffix, values: Arrays, change: Change) -> Arrays:
+    """What a suffix starts from."""
+    out = {n: values[n] for n in at.boundary}
+    return out | {_ROUNDED: change.source(values[layer.source])} if change.source else out
+
+
+def _replace(proto: onnx.ModelProto, change: Change) -> None:
+    import onnx
+
+    for tensor in proto.graph.initializer:
+        if tensor.name in change.constants:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(change.constants[tensor.name], tensor.name))

@@ -1,0 +1,42 @@
+"""`edgelathe sensitivity` from the command line."""
+
+import numpy as np
+import pytest
+
+from support import schemas
+from support.cli import answer, error, run
+from support.tiny_onnx import Graph, samples
+
+
+@pytest.fixture
+def files(tmp_path):
+    g = Graph()
+    y = g.op("Relu", g.conv("x", 3, 4))
+    model = g.build(g.op("Flatten", g.op("GlobalAveragePool", g.conv(y, 4, 3))))
+    (tmp_path / "m.onnx").write_bytes(model.data)
+    np.savez(tmp_path / "d.npz", x=samples(model, 12).inputs["x"], y=np.arange(12) % 3)
+    return tmp_path / "m.onnx", "--data", tmp_path / "d.npz", "--keep", 1
+
+
+def test_a_table_and_a_plot_that_loads_nothing(files):
+    page = files[0].with_suffix(".html")
+    out = run("sensitivity", *files, "--widths", "4,2", "-o", page).stdout
+    assert "Conv_0" in out
+    assert "2 bits, dB" in out
+    assert "4 bits: all layers lose" in out
+    text = page.read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    assert "<script" not in text
+    assert text.count("<title>Conv_") == 4  # two layers at two widths
+
+
+def test_a_document(files):
+    found = answer("sensitivity", *files, "--widths", "4", "--early")
+    schemas.validate(found)
+    assert found["options"]["early"] is True
+    assert len(found["layers"]) == 2
+
+
+def test_what_cannot_be_asked_is_refused(files, tmp_path):
+    assert "--widths" in error("sensitivity", *files, "--widths", "16")
+    assert "HTML" in error("sensitivity", *files, "-o", tmp_path / "plot.png")
