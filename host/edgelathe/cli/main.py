@@ -11,7 +11,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from edgelathe import __version__
-from edgelathe.cli import bench, demo, device, evaluate, fit, fleet, models, profiles, runs, sensitivity, trace
+from edgelathe.cli import (
+    bench,
+    demo,
+    device,
+    evaluate,
+    fit,
+    fleet,
+    models,
+    profiles,
+    runs,
+    sensitivity,
+    simulate,
+    trace,
+)
 from edgelathe.core.errors import EdgelatheError
 
 app = typer.Typer(
@@ -23,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, models, fit, bench, evaluate, sensitivity, trace):
+for module in (demo, models, simulate, fit, bench, evaluate, sensitivity, trace):
     app.registered_commands += module.app.registered_commands
 for group in (device, fleet, runs, profiles):
     app.add_typer(group.app)

@@ -13,8 +13,9 @@ from rich.text import Text
 from edgelathe.report import tables, view
 from edgelathe.report.benchmark import benchmark
 from edgelathe.report.evaluation import evaluation
-from edgelathe.report.sensitivity import sensitivity
 from edgelathe.report.layout import Fitted, broken
+from edgelathe.report.sensitivity import sensitivity
+from edgelathe.report.simulation import simulation
 from edgelathe.report.tables import (
     comparison,
     compressed,
@@ -133,6 +134,7 @@ VIEWS: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
     "edgelathe.bench/1": benchmark,
     "edgelathe.eval/1": evaluation,
     "edgelathe.trace/1": trace,
+    "edgelathe.simulate/1": simulation,
     "edgelathe.sensitivity/1": sensitivity,
     "edgelathe.compress/1": compressed,
     "edgelathe.inspect/1": inspection,

@@ -64,7 +64,7 @@ def _left(x: Integers, bits: int) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """Softmax over the last axis, of inputs of at most 15 bits. The output's grid is that of 0..1 in its bits."""
+    """Softmax over the last axis. The output's grid is that of 0..1: a power of two a step, from its zero point."""
 
     a: Grid
     out: Grid
@@ -82,8 +82,9 @@ class Softmax:
         total = np.where(counted, divide_by_power(exps, _SUM), 0).sum(axis=-1, keepdims=True)
         zeros = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)  # leading ones of 32 bits that are 0
         reciprocal = one_over_one_plus((total << zeros) - (1 << 31))
-        share = divide_by_power(high_mul(reciprocal, exps), (_SUM - zeros) + 31 - self.out.bits)
-        share = np.where(counted, share + self.out.low, self.out.low)
+        fraction = round(-np.log2(self.out.scale))  # bits: all of the output's, but for the sign where it is symmetric
+        share = divide_by_power(high_mul(reciprocal, exps), (_SUM - zeros) + 31 - fraction)
+        share = np.where(counted, share, 0) + self.out.zero_point
         return np.asarray(np.clip(share, self.out.low, self.out.high).astype(stored(self.out)))
 
 

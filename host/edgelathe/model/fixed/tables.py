@@ -24,7 +24,7 @@ _SIGMOID = ("LOGISTIC", "TANH")
 
 def of(site: Site, a: Grid, out: Grid) -> Callable[[NDArray[Any]], Done]:
     """The table of the site's operator from one grid to another. Raises UserError where TFLite has none."""
-    if a.bits == 16:
+    if a.bits == out.bits == 16 and not site.outputs[0].assigned:
         if site.op not in _SIGMOID:
             raise site.refused("of 16 bits is not simulated")
         return Sigmoid16(a.scale, tanh=site.op == "TANH")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelathe.core.errors import UserError
 from edgelathe.model.fixed import tflite_graph
+from edgelathe.model.fixed.elementwise import quantize
 from edgelathe.model.fixed.tflite_batch import independent
 from edgelathe.model.fixed.tflite_bind import Step, bind
 from edgelathe.model.fixed.types import Answer, Arithmetic, Grid, Outputs, Value
@@ -87,7 +88,8 @@ class TfliteProgram:
             _forget(values, spent)
 
     def _simulated(self, values: Arrays) -> tuple[Value, ...]:
-        return tuple(Value(_operand(values, s, exact=False), s.grid) for s in self.graph.outputs)
+        found = (Value(_operand(values, s, exact=False), s.grid) for s in self.graph.outputs)
+        return tuple(Value(v.real) if s.assigned else v for v, s in zip(found, self.graph.outputs, strict=True))
 
 
 def program(
@@ -113,7 +115,14 @@ def program(
 
 
 def _inputs(graph: Graph, inputs: Mapping[str, NDArray[Any]], *, exact: bool) -> Arrays:
-    return {s.index: Value(inputs[s.name], s.grid if exact else None).real for s in graph.inputs}
+    if exact:
+        return {s.index: Value(inputs[s.name], None if s.assigned else s.grid).real for s in graph.inputs}
+    return {s.index: _entering(inputs[s.name], s) for s in graph.inputs}
+
+
+def _entering(values: NDArray[Any], slot: Slot) -> NDArray[Any]:
+    """A float input of the model goes on the grid that was assigned to it."""
+    return quantize(values, slot.grid)[0] if slot.assigned and slot.grid else values
 
 
 def _operand(values: Arrays, slot: Slot, *, exact: bool) -> NDArray[Any]:

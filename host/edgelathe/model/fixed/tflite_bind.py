@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.core.errors import nearest
+from edgelathe.model.fixed.elementwise import quantize
 from edgelathe.model.fixed.hybrid import HYBRID
 from edgelathe.model.fixed.moves import MOVES
 from edgelathe.model.fixed.real import REAL
@@ -18,7 +19,7 @@ from edgelathe.model.fixed.types import Value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelathe.model.fixed.tflite_graph import Site
+    from edgelathe.model.fixed.tflite_graph import Site, Slot
 
 Exact = Callable[[Sequence["NDArray[Any]"]], tuple["NDArray[Any]", ...]]
 #: Which inputs an operator moves; of the others here only the first.
@@ -40,23 +41,50 @@ def bind(site: Site) -> Step:
 
 
 def _fixed(site: Site) -> Fixed:
-    out = site.outputs[0].grid if site.outputs else None
     if site.op in MOVES:
-        _check_moved(site)
-        move = MOVES[site.op](site, out.zero_point if out else 0)
-        return lambda x: Result(move(x))
-    if out is not None:
-        if site.op not in FIXED:
-            raise site.refused("has no fixed-point kernel here" + _hint(site.op, FIXED))
-        return FIXED[site.op](site)
+        return _move(site)
+    if any(s.grid for s in site.outputs):
+        return _integer(site)
     weights = site.optional(1)
-    if site.op in HYBRID and weights is not None and weights.grid is not None:
+    if site.op in HYBRID and weights is not None and weights.grid is not None and not weights.assigned:
         hybrid = HYBRID[site.op](site)
         return lambda x: Result((hybrid(x),))
-    if site.op == "DEQUANTIZE":
-        return lambda x: Result((Value(x[0], site.input(0).grid).real.astype(np.float32),))
-    exact = _exact(site)
-    return lambda x: Result(exact(x))
+    return _between_grids(site)
+
+
+def _move(site: Site) -> Fixed:
+    _check_moved(site)
+    grid = site.outputs[0].grid
+    move = MOVES[site.op](site, grid.zero_point if grid else 0)
+    return lambda x: Result(move(x))
+
+
+def _integer(site: Site) -> Fixed:
+    if site.op in FIXED and not _real_weights(site):
+        return FIXED[site.op](site)
+    if not site.outputs[0].assigned:
+        raise site.refused("has no fixed-point kernel here" + _hint(site.op, FIXED))
+    return _between_grids(site)
+
+
+def _real_weights(site: Site) -> bool:
+    """Whether a layer's weights are no constant integers: there is no kernel for that here."""
+    return site.op in HYBRID and (site.input(1).constant is None or site.input(1).grid is None)
+
+
+def _between_grids(site: Site) -> Fixed:
+    """An operator that computes in float: its inputs become real, its output goes on the grid that it was assigned."""
+    run, out = _exact(site), site.outputs[0].grid
+    present = [s for s in site.inputs if s]
+
+    def compute(x: Sequence[NDArray[Any]]) -> Result:
+        made = run([Value(v, s.grid).real for v, s in zip(x, present, strict=True)])
+        if out is None:
+            return Result(made)
+        data, clipped = quantize(made[0], out)
+        return Result((data, *made[1:]), clipped)
+
+    return compute
 
 
 def _exact(site: Site) -> Exact:
@@ -75,9 +103,14 @@ def _hint(op: str, table: Mapping[str, object]) -> str:
     return f" ({near} has one)" if near else ""
 
 
+def moved(site: Site) -> tuple[Slot | None, ...]:
+    """The inputs whose values an operator only moves."""
+    return site.inputs[_MOVED.get(site.op, slice(1))]
+
+
 def _check_moved(site: Site) -> None:
     """What only moves values cannot change their grid. Raises UserError where a file says so."""
     out = site.outputs[0].grid
-    for slot in site.inputs[_MOVED.get(site.op, slice(1))] if out else ():
+    for slot in moved(site) if out else ():
         if slot and slot.grid and out and (slot.grid.scale, slot.grid.zero_point) != (out.scale, out.zero_point):
             raise site.refused("changes the scale of what it moves")

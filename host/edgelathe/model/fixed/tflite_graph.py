@@ -33,6 +33,7 @@ class Slot:
         grid: of its integers; None where it holds reals, indices or flags.
         constant: its numbers where they are known before a run, on `grid`.
         exact: the same without rounding, float32: the weights of the float model where these are known.
+        assigned: the grid is not the file's, but was put in its place.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Slot:
     grid: Grid | None
     constant: NDArray[Any] | None = None
     exact: NDArray[Any] | None = None
+    assigned: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ def _slot(parsed: tflite.Parsed, index: int, tensor: tflite.Tensor, grids: Mappi
     if index in grids:
         grid = grids[index]
         constant = None if exact is None else grid.quantize(exact)
-    return Slot(index, tensor.name, tensor.shape, tensor.dtype, grid, constant, exact)
+    return Slot(index, tensor.name, tensor.shape, tensor.dtype, grid, constant, exact, index in grids)
 
 
 def _unpacked(source: Slot, out: Slot) -> Slot:

@@ -101,7 +101,8 @@ def _linear(site: Site, a: Grid, w: NDArray[Any], window: Window, groups: int, r
 
 
 def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
-    (a, out), weights, bias = ends(site), grid(site, site.input(1)), site.optional(2)
+    (a, out), weights_slot, bias = ends(site), site.input(1), site.optional(2)
+    weights = grid(site, weights_slot)
     if weights.axis not in (None, axis):
         raise site.refused(f"has a scale a channel along axis {weights.axis} of its weights")
     factors = a.scale * weights.scales / out.scale
@@ -115,7 +116,10 @@ def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
     if site.arithmetic.kernels == "optimized" and not wide and a.signed:
         way = "even"
         factors = np.float32(a.scale) * weights.scales.astype(np.float32) / np.float32(out.scale)
-    values = None if bias is None else site.setting(2).astype(np.int64).reshape(-1)
+    values = None if bias is None else site.setting(2).reshape(-1)
+    if bias is not None and bias.exact is not None and (weights_slot.assigned or site.input(0).assigned):
+        values = np.rint(bias.exact.reshape(-1) / (a.scale * weights.scales))
+    values = None if values is None else values.astype(np.int64)
     limits = Limits.of(out, activation)
     return Rescale(np.asarray(factors, np.float64), values, out, limits, way, bits, site.arithmetic.overflow)
 
@@ -196,7 +200,7 @@ def softmax(site: Site) -> Fixed:
     a, out = ends(site)
     beta = site.real(0)
     kernel: Callable[[NDArray[Any]], NDArray[Any]] = Softmax(a, out, beta)
-    if a.bits == 16:
+    if a.bits == out.bits == 16:
         kernel = Softmax16(a, out, beta)
     elif site.arithmetic.kernels == "optimized":
         kernel = tables.SoftmaxTable(a, out, beta)

@@ -110,12 +110,15 @@ class Arithmetic:
         overflow: what a sum outside of them becomes. It is judged on the finished sum of a layer.
         kernels: `reference` rounds by multiplier and shift as TFLite's reference kernels do, `optimized` as the kernels
             that a runtime takes by default.
+        rounding: of the requantization: twice (`double`) or once (`single`) by multiplier and shift, or by a float
+            factor; None: that of the format's kernels.
     """
 
     accumulator: int = 32
     wide: int = 64
     overflow: Overflow = "wrap"
     kernels: Kernels = "reference"
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
