@@ -9,6 +9,7 @@ from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
 from edgelathe.measure.inputs import generated
 from edgelathe.measure.trace_compare import CONVERSIONS, compare
+from edgelathe.measure.trace_engine import by_layers
 from edgelathe.measure.trace_plan import TracePlan
 from edgelathe.measure.trace_prefixes import by_prefixes
 from edgelathe.measure.trace_profiler import profile
@@ -27,7 +28,12 @@ _WORTH = 0.01
 #: Providers that hand their kernels to a GPU and go on.
 _LAUNCHING = frozenset(f"{name}ExecutionProvider" for name in ("CUDA", "ROCM", "MIGraphX", "Dml", "WebGpu"))
 #: How operators are timed, by the runtime.
-METHODS = {"onnxruntime": profile, "ai-edge-litert": by_prefixes, "tflite-runtime": by_prefixes}
+METHODS = {
+    "onnxruntime": profile,
+    "tensorrt": by_layers,
+    "ai-edge-litert": by_prefixes,
+    "tflite-runtime": by_prefixes,
+}
 
 
 def trace_document(
@@ -104,7 +110,7 @@ def _remarks(traces: Sequence[Trace], layers: Sequence[dict[str, Any]]) -> list[
             f"{', '.join(launched)}: kernels on a GPU run after they were launched, and the profiler sees the launch; "
             "their time is in the rows that wait for them (copies to the host, the end of the call)"
         )
-    if len({t.method for t in traces}) > 1:
+    if len({METHODS[t.options.runtime] for t in traces}) > 1:
         out.append("the two models were traced in different ways and not in turns: small differences mean nothing")
     for mark in (" stays in ", " fell back to "):
         hit = [line for line in layers if any(mark in n for n in line["notes"])]

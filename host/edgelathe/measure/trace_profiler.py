@@ -40,8 +40,12 @@ _DTYPES = {"float": "float32", "double": "float64", "bfloat16": "bfloat16"}
 
 
 @dataclass
-class _Subject:
-    """One model on the device twice: as it is, and with the profiler."""
+class Subject:
+    """One model on the device twice: as it is, and with the profiler.
+
+    `blocks` of the one, and the middle in ms of those of the other, have `calls` calls each; before them the profiler
+    saw `dropped` calls.
+    """
 
     name: str
     model: Model
@@ -64,9 +68,25 @@ def profile(
     plan: TracePlan,
     tick: Callable[[float], None],
 ) -> list[Trace]:
-    """A trace of each ONNX model. In each round, in random order, a block of calls with and one without the profiler.
+    """A trace of each model that ONNX Runtime runs.
 
     Raises ModelFailure where the device cannot run one, AgentRefusal where its runtime writes no profile.
+    """
+    return in_turns(device, models, options, inputs, plan, tick, lambda s: _trace(s, s.profiled.traced()))
+
+
+def in_turns(
+    device: Device,
+    models: Sequence[tuple[str, Model]],
+    options: Sequence[SessionOptions],
+    inputs: Sequence[Mapping[str, NDArray[np.generic]]],
+    plan: TracePlan,
+    tick: Callable[[float], None],
+    finish: Callable[[Subject], Trace],
+) -> list[Trace]:
+    """In each round, in random order, a block of calls of each model with and one without the profiler.
+
+    `finish` makes the trace of what came of a model, while its sessions are open. Raises as `profile`.
     """
     chance = random.Random(plan.seed)
     with ExitStack() as stack:
@@ -76,13 +96,13 @@ def profile(
         ]
         for s in subjects:
             _warm(s, plan)
-        turns: list[tuple[_Subject, bool]] = [(s, profiling) for s in subjects for profiling in (False, True)]
+        turns: list[tuple[Subject, bool]] = [(s, profiling) for s in subjects for profiling in (False, True)]
         for number in range(plan.rounds):
             chance.shuffle(turns)
             for s, profiling in turns:
                 _block(s, profiling, number)
             tick((number + 1) / plan.rounds)
-        return [_trace(s, s.profiled.traced()) for s in subjects]
+        return [finish(s) for s in subjects]
 
 
 def _opened(
@@ -93,20 +113,23 @@ def _opened(
     how: SessionOptions,
     fed: Mapping[str, Any],
     require_provider: str | None,
-) -> _Subject:
+) -> Subject:
     marks = marked.mark(model)
     pair = []
-    for profiling in (False, True):
+    for profiling in (
+        True,
+        False,
+    ):  # TensorRT makes one engine for both, and tells its layers where asked to
         session = stack.enter_context(
             device.open_session(marks.model, how, profile=profiling, require_provider=require_provider)
         )
         session.feed(fed)
         pair.append(session)
-    plain, profiled = pair
-    return _Subject(name, model, graph.layers(model), marks, replace(how, provider=plain.provider), plain, profiled)
+    profiled, plain = pair
+    return Subject(name, model, graph.layers(model), marks, replace(how, provider=plain.provider), plain, profiled)
 
 
-def _warm(s: _Subject, plan: TracePlan) -> None:
+def _warm(s: Subject, plan: TracePlan) -> None:
     """Both sessions run until caches and clocks are warm; from the time of a call follows how many make a block."""
     times = s.plain.time(2, plan.warm_ms).ns
     per_call = middle(times[len(times) // 2 :])
@@ -115,7 +138,7 @@ def _warm(s: _Subject, plan: TracePlan) -> None:
     s.dropped = len(s.profiled.trace(s.calls))
 
 
-def _block(s: _Subject, profiling: bool, number: int) -> None:
+def _block(s: Subject, profiling: bool, number: int) -> None:
     first = number * s.calls
     if profiling:
         s.profiled_ms.append(middle(s.profiled.trace(s.calls, first)[1:]))
@@ -123,7 +146,7 @@ def _block(s: _Subject, profiling: bool, number: int) -> None:
         s.blocks.append(s.plain.time(s.calls, 0.0, first))
 
 
-def _trace(s: _Subject, found: Mapping[str, Any]) -> Trace:
+def _trace(s: Subject, found: Mapping[str, Any]) -> Trace:
     total = centre(np.array([middle(b.ns[1:]) for b in s.blocks]))  # the first call comes after another session
     nodes: list[Mapping[str, Any]] = found["nodes"]
     warnings = list(dict.fromkeys((*s.plain.warnings, *s.profiled.warnings)))
@@ -149,14 +172,14 @@ def _trace(s: _Subject, found: Mapping[str, Any]) -> Trace:
     )  # fmt: skip
 
 
-def _rounds(s: _Subject, node: Mapping[str, Any], rounds: int, calls: int) -> Rounds:
+def _rounds(s: Subject, node: Mapping[str, Any], rounds: int, calls: int) -> Rounds:
     """ms of a call in each round, the first call of each block left out; what the cutting off lost is put back."""
     ns = np.array(node["ns"], np.float64) + _CUT_OFF_NS * node["times"] / calls
     blocks = (ns[s.dropped + i * s.calls :][: s.calls] for i in range(rounds))
     return np.array([middle(b[1:]) for b in blocks])
 
 
-def _kernels(s: _Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
+def _kernels(s: Subject, nodes: Sequence[Mapping[str, Any]]) -> list[Kernel]:
     """The layers that each node's name mentions, or what it puts out where the host makes the same of the model."""
     place = {layer.outputs[0]: i for i, layer in enumerate(s.layers)}
     made = marked.made_for(s.marks, s.options)
@@ -190,7 +213,7 @@ def _costs(nodes: Sequence[Mapping[str, Any]], calls: int) -> list[float]:
 
 
 def _row(
-    s: _Subject, node: Mapping[str, Any], kernel: Kernel, covered: tuple[int, ...], cost: float, rounds: Rounds,
+    s: Subject, node: Mapping[str, Any], kernel: Kernel, covered: tuple[int, ...], cost: float, rounds: Rounds,
     runs: float,
 ) -> Row:  # fmt: skip
     inner = node["within"] is not None
