@@ -18,7 +18,8 @@ def simulation(document: Doc) -> RenderableType:
     name, metric = units.metric(document["metric"]), document["metric"]
     both = [f"{label} {units.score(metric, document[label])}" for label in ("float", "simulated")]
     lines = [
-        Text(f"{name}: {both[0]}, {both[1]} (n={document['samples']:,}; against the {document['against'].removeprefix('the ')})", "bold")
+    of = f"n={document['samples']:,}; against the {document['against'].removeprefix('the ')}"
+    lines = [Text(f"{name}: {both[0]}, {both[1]} ({of})", "bold")]
     ]
     lines += [Text(f"  {line}") for line in (_output(document["error"]), *_answers(document["error"]))]
     shown = tables.table(">op", ">bits", ">SQNR", ">cosine", ">clipped", ">overflows", "layer")
