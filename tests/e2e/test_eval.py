@@ -1,9 +1,11 @@
 """`eval` as users run it."""
 
+import json
 import signal
 import time
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -31,12 +33,34 @@ def test_what_was_cut_off_goes_on_from_where_it_was(resnet, tmp_path, own_home):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert out == ""
+    cut = json.loads(out)
+    schemas.validate(cut)
+    assert cut["interrupted"]
+    assert 0 < cut["results"][0]["accuracy"]["n"] < 20_000
     whole = cli.answer("eval", resnet, "--data", data)
     assert any("of 20,000 samples were measured before it was cut off" in w for w in whole["results"][0]["warnings"])
     fresh = cli.answer("eval", resnet, "--data", data)
     assert fresh["results"][0]["accuracy"] == whole["results"][0]["accuracy"]
     assert not any("cut off" in w for w in fresh["results"][0]["warnings"])
+    assert list((own_home / "cache").glob("edgelathe/eval/*")) == []
+
+
+def test_a_model_that_was_done_is_not_run_again_when_the_next_one_was_cut_off(resnet, tmp_path, own_home):
+    other = tmp_path / "other.onnx"
+    cli.run("compress", resnet, "--recipe", "fp16", "-o", other)
+    process = cli.start("eval", resnet, other, "--data", tmp_path / "many.npz", "--json", "--parity", 0)
+    while not {".done", ".npys"} <= {p.suffix for p in (own_home / "cache").glob("edgelathe/eval/*")}:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    first, second = json.loads(out)["results"]
+    assert first["accuracy"]["n"] == 20_000
+    assert second["accuracy"] is None or second["accuracy"]["n"] < 20_000
+    whole = cli.answer("eval", resnet, other, "--data", tmp_path / "many.npz", "--parity", 0)
+    assert whole["results"][0]["accuracy"] == first["accuracy"]
+    assert any("20,000 of 20,000 samples" in w for w in whole["results"][0]["warnings"])
     assert list((own_home / "cache").glob("edgelathe/eval/*")) == []
 
 
@@ -72,7 +96,9 @@ def test_budgets_that_eval_cannot_judge_are_refused(resnet, tmp_path, more, word
     assert words in cli.error("eval", resnet, "--data", tmp_path / "few.npz", *more)
 
 
-def test_outputs_that_are_no_numbers_are_an_answer(tmp_path):
+@pytest.fixture
+def log(tmp_path):
+    """A model y = log(x), and negative samples."""
     tensor = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Log", ["x"], ["y"])], "g",
@@ -81,6 +107,27 @@ def test_outputs_that_are_no_numbers_are_an_answer(tmp_path):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "log.onnx").write_bytes(model.SerializeToString())
     np.savez(tmp_path / "d.npz", x=-np.ones((10, 4), np.float32), y=np.zeros(10, np.int64))
-    assert "NaN in the outputs of 10 of 10 samples" in cli.error(
-        "eval", tmp_path / "log.onnx", "--data", tmp_path / "d.npz"
-    )
+    return tmp_path / "log.onnx", tmp_path / "d.npz"
+
+
+def test_outputs_that_are_no_numbers_are_an_answer(log):
+    model, data = log
+    assert "NaN in the outputs of 10 of 10 samples" in cli.error("eval", model, "--data", data)
+
+
+def test_a_model_that_fails_leaves_the_others_their_results(log, tmp_path):
+    model, data = log
+    proto = onnx.load(model)
+    proto.graph.node[0].op_type = "Exp"
+    onnx.save(proto, tmp_path / "exp.onnx")
+    document = cli.answer("eval", tmp_path / "exp.onnx", model, "--data", data, code=1)
+    schemas.validate(document)
+    good, bad = document["results"]
+    assert good["accuracy"]["n"] == 10
+    assert (bad["accuracy"], bad["error"]["kind"]) == (None, "outputs")
+    assert document["comparisons"] == []
+    shown = cli.run("eval", model, tmp_path / "exp.onnx", "--data", data, code=1).stdout
+    assert "✗ log.onnx: NaN in the outputs" in shown
+    assert "exp.onnx   top-1" in shown
+    drop = ("--data", data, "--budget", "accuracy.drop<=1%")
+    assert "NaN in the outputs" in cli.error("eval", model, tmp_path / "exp.onnx", *drop)  # nothing to be worse than

@@ -41,6 +41,17 @@ def test_what_is_old_is_not_taken_up(partial):
     assert not partial.path.exists()
 
 
+def test_one_that_came_to_its_end_says_so_and_is_found(partial):
+    assert not partial.ended
+    partial.end()
+    again = Partial(KEY)
+    assert again.ended
+    assert sum(map(len, again.load())) == 4
+    again.remove()
+    assert Partial(KEY).load() == []
+    Partial(KEY).end()  # nothing was written, as on a full disk
+
+
 def test_nothing_is_left_after_the_end(partial):
     partial.remove()
     partial.remove()

@@ -188,7 +188,8 @@ def _accuracy(
     try:
         accuracy, value, drop = metrics.compare_accuracy(metric, first[:n], outputs[:n], known, name)
     except metrics.OutputError as e:
-        raise BadOutputError(name, str(e), "find the layer with `edgelathe compress --recipe` skipped, or mend it") from e
+        mend = "find the layer with `edgelathe compress --recipe` skipped, or mend it"
+        raise BadOutputError(name, str(e), mend) from e
     if base is None:
         return replace(accuracy, drop=None, drop_low=None, drop_high=None), {"accuracy": value}
     return accuracy, {"accuracy": value, "accuracy.drop": drop}

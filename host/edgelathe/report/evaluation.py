@@ -19,6 +19,9 @@ def evaluation(document: Doc) -> RenderableType:
     names = units.short([r["model"] for r in document["results"]])
     lines: list[Text] = []
     for r in document["results"]:
+        if r.get("error"):
+            lines.append(Text(f"✗ {names[r['model']]}: {r['error']['what']}", "red"))
+            continue
         lines += [Text(f"{names[r['model']]}   {_accuracy(r['accuracy'])}{_parity(r.get('parity') or {})}")]
         lines += [Text(f"  {tables.session_line(r)}", "dim")]
     for c in document.get("comparisons") or ():
@@ -26,6 +29,9 @@ def evaluation(document: Doc) -> RenderableType:
     for line in document.get("budget") or ():
         note = f" ({line['note']})" if line["note"] else ""
         lines.append(Text(f"{MARKS[line['verdict']]} {names[line['model']]}: {line['expr']} {line['verdict']}{note}"))
+    if document.get("interrupted"):
+        text = "! interrupted: these are the figures of the samples until then; the same command goes on from there"
+        lines.append(Text(text, "yellow"))
     return Group(*lines, *tables.warning_lines(document["results"]))
 
 
