@@ -30,8 +30,7 @@ class OnnxProgram:
     """A model made ready; see `types.Program`.
 
     Attributes:
-        floats: layers that are computed in float though their output is stored in integers or their inputs are, with
-            the operator; known after the first run.
+        floats: layers that are computed in float, with the operator; known after the first run.
         inputs: the grid that each input of a float model is put on; None: it stays real.
         reference: the float model whose outputs are the exact ones; None: those of the same graph without rounding.
             Layers are always judged by the latter: steps before the rounding may have rescaled them.

@@ -18,6 +18,7 @@ from edgelathe.model.fixed.onnx import OnnxProgram, ready
 from edgelathe.model.fixed.onnx_expand import FORMS, expand
 from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Graph, Node, read
 from edgelathe.model.fixed.onnx_linear import OPERATORS
+from edgelathe.model.fixed.onnx_norms import absorb
 from edgelathe.model.fixed.onnx_rescale import Target
 from edgelathe.model.fixed.onnx_units import CLAMPS, MOVES, fold, known_grids, units
 from edgelathe.model.fixed.types import Bits, Grid, Value
@@ -43,7 +44,7 @@ def requantized(
     """A float model with integer weights and activations of `bits`; None keeps them real.
 
     Args:
-        model: BatchNormalization behind a convolution is best folded first: left alone it is an operator of its own.
+        model: BatchNormalization behind a layer is folded into it, as targets do.
         bits: of weights and activations.
         samples: arrays [n, ...] by input name whose ranges the activations' grids span.
         target: what it is computed by.
@@ -60,7 +61,7 @@ def requantized(
         raise UserError(
             model.name, f"is quantized already ({found})", "give the float model, or leave out the bit widths"
         )
-    graph = fold(expand(graph))
+    graph = absorb(fold(expand(graph)))
     chosen = dict(grids or {})
     if bits.activations is not None:
         wanted = stored(graph)

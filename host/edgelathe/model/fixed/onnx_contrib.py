@@ -20,7 +20,7 @@ def matmul_nbits(node: Node, inputs: Sequence[Any]) -> Any:
 
     Source: the operator's description (ContribOperators.md, com.microsoft.MatMulNBits).
     """
-    x, packed, scales, zeros, _order, bias = (*inputs, *[None] * (6 - len(inputs)))
+    x, packed, scales, zeros, _order, bias = _filled(inputs, 6)
     k, n, block, bits = (int(node.attributes[a]) for a in ("K", "N", "block_size", "bits"))
     blocks = -(-k // block)
     codes = unpack(packed.reshape(n, blocks, -1), bits)[:, :, :block].astype(np.float32)
@@ -39,7 +39,7 @@ def unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Values of 2, 4 or 8 bits along the last axis, the lowest bits first."""
     each = 8 // bits
     parts = [(packed >> (bits * i)) & ((1 << bits) - 1) for i in range(each)]
-    return np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1)
+    return np.asarray(np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1), np.uint8)
 
 
 def dynamic_quantize(x: NDArray[Any]) -> tuple[NDArray[np.uint8], np.float32, np.uint8]:
@@ -62,13 +62,18 @@ def integer_product(a: NDArray[Any], b: NDArray[Any], za: Any, zb: Any) -> NDArr
     return np.asarray(left.astype(exact) @ right.astype(exact)).astype(np.int32)
 
 
+def _filled(inputs: Sequence[Any], count: int) -> list[Any]:
+    """All inputs of an operator, None for those left out at the end."""
+    return [*inputs, *[None] * (count - len(inputs))]
+
+
 def _matmul_integer(_node: Node, inputs: Sequence[Any]) -> Any:
-    a, b, za, zb = (*inputs, *[None] * (4 - len(inputs)))
+    a, b, za, zb = _filled(inputs, 4)
     return integer_product(a, b, za, zb)
 
 
 def _dynamic_quantize_matmul(_node: Node, inputs: Sequence[Any]) -> Any:
-    a, b, scale, zero, bias = (*inputs, *[None] * (5 - len(inputs)))
+    a, b, scale, zero, bias = _filled(inputs, 5)
     codes, own, za = dynamic_quantize(a)
     out = integer_product(codes, b, za, zero).astype(np.float32) * (own * scale)
     return out if bias is None else out + bias

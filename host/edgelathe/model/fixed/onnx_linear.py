@@ -194,6 +194,6 @@ def _along(array: NDArray[Any], spread: list[int]) -> NDArray[Any]:
 
 def _accumulate(sums: NDArray[Any], grid: Grid, target: Target) -> tuple[NDArray[Any], int]:
     bits = target.accumulator(grid)
-    if sums.dtype == np.float32 or bits >= 64 or np.abs(sums).max(initial=0) < (1 << (bits - 1)):
-        return sums, 0  # float32 is taken for sums within 24 bits
+    if bits >= 64 or (sums.dtype == np.float32 and bits > 24) or np.abs(sums).max(initial=0) < (1 << (bits - 1)):
+        return sums, 0  # float32 holds sums within 24 bits
     return accumulate(sums.astype(np.int64), bits, target.arithmetic.overflow)

@@ -101,8 +101,7 @@ class Walk:
         if self._both and floating:
             self._follow(unit)
         if floating:
-            touched = any(v is not None and v.grid is not None for v in inputs) or made.value.grid is not None
-            if not whole and touched:
+            if not whole:
                 self._program.floats[node.name] = node.op
             self._answer(unit, made)
         self._ears.hear(unit.output, made.value)
