@@ -17,10 +17,8 @@ def simulation(document: Doc) -> RenderableType:
     """Both metrics, the differences of answers, and a line a layer; the worst layer is named."""
     name, metric = units.metric(document["metric"]), document["metric"]
     both = [f"{label} {units.score(metric, document[label])}" for label in ("float", "simulated")]
-    lines = [
     of = f"n={document['samples']:,}; against the {document['against'].removeprefix('the ')}"
     lines = [Text(f"{name}: {both[0]}, {both[1]} ({of})", "bold")]
-    ]
     lines += [Text(f"  {line}") for line in (_output(document["error"]), *_answers(document["error"]))]
     shown = tables.table(">op", ">bits", ">SQNR", ">cosine", ">clipped", ">overflows", "layer")
     for layer in document["layers"]:
