@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from edgelathe.model.fixed.types import Grid, Integers
 
+_BLOCK = 1 << 15
 Done = tuple["NDArray[Any]", int]  # integers of the output, and how many of them were clipped
 
 
@@ -33,6 +35,9 @@ class Sum:
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         """The output's integers; x and y broadcast."""
+        return in_blocks(self._sum, x, y, stored(self.out))
+
+    def _sum(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         spare = 20 if self.out.bits <= 8 else 15
         twice = 2 * max(self.a.scale, self.b.scale)
         left = _scaled((x.astype(np.int64) - self.a.zero_point) << spare, self.a.scale / twice)
@@ -106,6 +111,18 @@ class LeakyRelu:
         centred = x.astype(np.int64) - self.a.zero_point
         scaled = np.where(centred >= 0, _scaled(centred, float(same)), _scaled(centred, float(less)))
         return Limits.of(self.out).clamp(scaled + self.out.zero_point, stored(self.out))
+
+
+def in_blocks(kernel: Callable[..., Done], x: NDArray[Any], y: NDArray[Any], dtype: np.dtype[Any]) -> Done:
+    """A kernel of two inputs of one shape a block at a time, so that what it holds stays in a processor's cache."""
+    if x.shape != y.shape:
+        return kernel(x, y)
+    a, b, out, clipped = x.reshape(-1), y.reshape(-1), np.empty(x.size, dtype), 0
+    for start in range(0, x.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        out[block], cut = kernel(a[block], b[block])
+        clipped += cut
+    return out.reshape(x.shape), clipped
 
 
 def quantize(x: NDArray[Any], grid: Grid) -> Done:

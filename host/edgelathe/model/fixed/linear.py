@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.limits import Limits
-    from edgelathe.model.fixed.types import Grid, Integers, Overflow
+    from edgelathe.model.fixed.types import Grid, Integers, Overflow, Rounding
 
+_BLOCK = 1 << 15  # sums that stay in a processor's cache
 Way = Literal["shift", "wide", "real", "even"]
 
 
@@ -30,6 +32,7 @@ class Rescale:
         way: `shift`: multiplier and shift on 32 bits; `wide`: the same on 48 bits, with a multiplier of 15 bits;
             `real`: factor in float64, halves away from zero; `even`: factor in float32, clamped, halves to even.
         bits, overflow: of the accumulator, the bias added.
+        rounding: of `shift`: once or twice.
     """
 
     factors: NDArray[np.float64]
@@ -39,26 +42,36 @@ class Rescale:
     way: Way = "shift"
     bits: int = 32
     overflow: Overflow = "wrap"
+    rounding: Rounding = "double"
 
     def __call__(self, sums: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
         """(integers, how many were clipped, how many sums overflowed). `sums` hold whole numbers in any type."""
-        total = sums.astype(np.int64)
-        if self.bias is not None:
-            total += self.bias
-        total, overflows = rounding.accumulate(total, self.bits, self.overflow)
-        data, clipped = self.limits.clamp(self._scaled(total), stored(self.grid))
-        return data, clipped, overflows
+        rows = sums.reshape(-1, sums.shape[-1])
+        data, clipped, overflows = np.empty(rows.shape, stored(self.grid)), 0, 0
+        for start in range(0, len(rows), step := max(1, _BLOCK // rows.shape[1])):
+            total = rows[start : start + step].astype(np.int64)
+            if self.bias is not None:
+                total += self.bias
+            total, outside = rounding.accumulate(total, self.bits, self.overflow)
+            data[start : start + step], cut = self.limits.clamp(self._scaled(total), data.dtype)
+            clipped, overflows = clipped + cut, overflows + outside
+        return data.reshape(sums.shape), clipped, overflows
+
+    @cached_property
+    def _multiplier(self) -> tuple[Integers, Integers]:
+        return rounding.multiplier(self.factors)
 
     def _scaled(self, total: Integers) -> Integers:
-        zero = self.grid.zero_point
         if self.way == "real":
-            return half_away(total * self.factors).astype(np.int64) + zero
-        if self.way == "even":
-            real = total.astype(np.float32) * self.factors.astype(np.float32)
-            return np.asarray(np.rint(real).astype(np.int64) + zero)
-        fixed, shift = rounding.multiplier(self.factors)
-        scale = rounding.multiply_wide if self.way == "wide" else rounding.multiply
-        return scale(total, fixed, shift) + zero
+            scaled = half_away(total * self.factors).astype(np.int64)
+        elif self.way == "even":
+            scaled = np.rint(total.astype(np.float32) * self.factors.astype(np.float32)).astype(np.int64)
+        elif self.way == "wide":
+            scaled = rounding.multiply_wide(total, *self._multiplier)
+        else:
+            scaled = rounding.multiply(total, *self._multiplier, self.rounding)
+        scaled += self.grid.zero_point
+        return scaled
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,27 @@ def multiply(x: Integers, fixed: Integers, shift: Integers, rounding: Rounding =
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
     if left.any():
         x = wrap(x << left, 32)
-    return divide_by_power(high_mul(x, fixed), right)
+    high = _high(x, fixed)
+    if right.any():
+        sign = high >> 63
+        if not right.all():
+            sign = np.where(right > 0, sign, 0)
+        high += sign
+        high += np.where(right > 0, np.left_shift(np.int64(1), np.maximum(right, 1) - 1), 0)
+        high >>= right
+    return high
+
+
+def _high(x: Integers, fixed: Integers) -> Integers:
+    """`high_mul` for multipliers that are not the smallest int32, in one new array; sums of up to 48 bits are exact."""
+    if x.size and max(int(x.max()), -int(x.min())) >= 1 << 32:
+        upper, lower = x >> 16, x & 0xFFFF
+        wide: Integers = (upper * fixed + ((lower * fixed + (1 << 30)) >> 16)) >> 15
+        return wide
+    product: Integers = np.asarray(x * fixed)
+    product += 1 << 30
+    product >>= 31
+    return product
 
 
 def multiply_wide(x: Integers, fixed: Integers, shift: Integers) -> Integers:

@@ -80,7 +80,12 @@ class Grid:
     def dequantize(self, data: NDArray[Any]) -> Reals:
         """The real numbers, (integer - zero point) * scale in float32, as TFLite and ONNX Runtime compute them."""
         scales, zeros = (self.spread(a, data.shape) for a in (self.scales, self.zero_points))
-        real: Reals = (data - zeros).astype(np.float32) * scales.astype(np.float32)
+        if self.bits > 16:
+            wide: Reals = (data - zeros).astype(np.float32) * scales.astype(np.float32)
+            return wide
+        real: Reals = data.astype(np.float32)  # exact, and so is the difference
+        real -= zeros.astype(np.float32)
+        real *= scales.astype(np.float32)
         return real
 
 
