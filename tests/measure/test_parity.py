@@ -1,13 +1,15 @@
 """Answers of a device against this host's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.profile_types import Hardware
-from edgelathe.measure.parity import cause, parity
-from edgelathe.model import io
+from edgelathe.measure.parity import cause, parity, remarks
+from edgelathe.model import io, run
 
 CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
 PROBE = Probe("board", "aarch64", "Cortex-A72", 4, 1 << 30, "3.11", (), False, frozenset({"asimd"}))
@@ -38,8 +40,6 @@ def quantized(largest):
 @pytest.fixture
 def answers():
     model, x = quantized(50), {"x": np.random.default_rng(0).random((20, 4), np.float32)}
-    from edgelathe.model import run
-
     return model, x, run.outputs(model, x, CPU)[0]
 
 
@@ -66,9 +66,33 @@ def test_outputs_that_decide_nothing_have_no_flips(answers):
     assert got.max_abs == pytest.approx(1)
 
 
-def test_what_this_host_cannot_run_has_no_parity(answers):
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (SessionOptions("tensorrt", "TensorRT", 1, {"provider.fp16": "1"}), "half precision"),
+        (SessionOptions("onnxruntime", "CUDAExecutionProvider", 2, {"provider.device_id": "0"}), "other kernels"),
+    ],
+)
+def test_for_a_provider_that_this_host_lacks_its_cpu_stands_in_and_that_is_said(answers, how, why):
     model, x, y = answers
-    assert parity(model, x, SessionOptions("onnxruntime", "NoSuchProvider"), y, PROBE, decides=True) is None
+    got = parity(model, x, how, y, PROBE, decides=True)
+    assert (got.same, got.max_abs) == (20, 0.0)
+    assert got.reference.startswith("onnxruntime (CPUExecutionProvider) on ")
+    (said,) = remarks(got)
+    assert said.startswith(f"this host has no {how.runtime} ({how.provider}): parity is with onnxruntime (CPU")
+    other = y.copy()
+    other[3, 1] += 9
+    got = parity(model, x, how, other, PROBE, decides=True)
+    assert got.flips == 1
+    assert why in got.why
+
+
+def test_nothing_stands_in_where_nothing_here_runs_the_format(monkeypatch, answers):
+    model, x, y = answers
+    monkeypatch.setattr(run, "available", lambda options: False)
+    tflite = replace(model, format="tflite")
+    assert parity(tflite, x, SessionOptions("tflite-runtime", "CPU"), y, PROBE, decides=True) is None
+    assert "unknown" in remarks(None)[0]
 
 
 def test_saturation_is_told_where_it_can_happen_and_nowhere_else():

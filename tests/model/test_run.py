@@ -85,8 +85,8 @@ def test_outputs_that_change_their_shape_are_refused(monkeypatch):
 def test_what_is_not_here_is_said():
     model = two_by_two(1)
     missing = SessionOptions("onnxruntime", "NoSuchExecutionProvider")
-    assert run.outputs_if_possible(model, {}, missing) is None
-    assert run.outputs_if_possible(model, {}, SessionOptions("tensorrt", "TensorRT")) is None
+    assert not run.available(missing)
+    assert not run.available(SessionOptions("tensorrt", "TensorRT"))
     with pytest.raises(UserError, match=r"NoSuchExecutionProvider.*CPUExecutionProvider"):
         run.session(model, missing)
 

@@ -1,5 +1,6 @@
 """What stands on the terminal."""
 
+import copy
 import io
 
 import pytest
@@ -145,3 +146,10 @@ def test_a_warning_of_a_fit_names_its_candidate_unless_it_is_about_both():
         "baseline: kernels were replaced",
         "the governor is 'ondemand'",
     ]
+
+
+def test_parity_says_with_what_and_of_outputs_that_decide_nothing_too():
+    document = copy.deepcopy(documents.DOCUMENTS["eval"])
+    (result,) = document["results"]
+    result["parity"] |= {"same": None, "missing": "tensorrt (TensorRT)"}
+    assert "· parity with the host's CPU: largest difference 0.031" in shown(terminal.render(document))

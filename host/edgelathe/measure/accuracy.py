@@ -20,7 +20,7 @@ from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device
 from edgelathe.measure.early import Answer, kept, settled
 from edgelathe.measure.evaluated import BadOutputError, evaluated, failed
-from edgelathe.measure.parity import Parity, parity
+from edgelathe.measure.parity import parity, remarks
 from edgelathe.measure.partial import Partial
 from edgelathe.model import run
 from edgelathe.model.types import Model
@@ -166,7 +166,7 @@ def _one(asked: _Asked, name: str, model: Model, how: SessionOptions, base: _Mod
     if par and par.first_flip is not None:
         par = replace(par, first_flip=int(asked.order[par.first_flip]))
     unlabelled = () if bound.labels is not None else ("no labels: agreement with the first model is shown",)
-    warnings = [*asked.remarks, *unlabelled, *bound.warnings, *got.warnings, *(_remarks(par) if same else ())]
+    warnings = [*asked.remarks, *unlabelled, *bound.warnings, *got.warnings, *(remarks(par) if same else ())]
     result = {
         "model": name, "format": model.format, "runtime": how.runtime, "options": got.options.to_json(),
         "accuracy": accuracy.to_json(), "parity": par and par.to_json(), "warnings": warnings,
@@ -217,12 +217,3 @@ def _comparisons(got: Sequence[_Model], metric: Metric, data: Dataset) -> list[d
         drop = difference.compare(metric, first.outputs[:n], m.outputs[:n], labels, m.name)
         found.append({"a": first.name, "b": m.name, "metric": metric.name, **drop.to_json()})
     return found
-
-
-def _remarks(found: Parity | None) -> list[str]:
-    if found is None:
-        return ["parity is unknown: this host lacks the runtime or provider of the device"]
-    if not found.flips:
-        return []
-    why = f": {found.why}" if found.why else ""
-    return [f"{found.flips} of {found.n} answers differ from this host's{why}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.compress.int8 import is_narrow_x86
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile_types import Hardware, normalize
+from edgelathe.core.provider_options import of_provider, of_runtime
 from edgelathe.model import run
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 Array = NDArray[np.generic]
+
+_ON = ("1", "True", "true")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Parity:
         mean_abs: mean of each sample's largest difference.
         first_flip: number of the first sample whose decision flips.
         reference: what ran here.
+        missing: what ran on the device and cannot here, so that `reference` stands in for it; empty: it is the same.
         why: what is known to make such a difference; empty where nothing is.
     """
 
@@ -46,6 +51,7 @@ class Parity:
     mean_abs: float
     first_flip: int | None
     reference: str
+    missing: str = ""
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +62,7 @@ class Parity:
 def parity(
     model: Model, inputs: Mapping[str, Array], how: SessionOptions, outputs: Array, probe: Probe, *, decides: bool
 ) -> Parity | None:
-    """Run the same samples here, with the same runtime and options, and compare.
+    """Run the same samples here, with the same runtime and options or with what stands in for them, and compare.
 
     Args:
         model: as it ran on the device.
@@ -66,11 +72,12 @@ def parity(
         probe: of the device.
         decides: whether the largest output is an answer.
 
-    Gives None where this host lacks that runtime or provider.
+    Gives None where nothing here runs such a model.
     """
-    host = run.outputs_if_possible(model, inputs, how)
-    if host is None:
+    here = reference(model, how)
+    if here is None:
         return None
+    host = run.outputs(model, inputs, here)
     n = len(outputs)
     mine, theirs = host[0].reshape(n, -1), outputs.reshape(n, -1)
     apart = np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max(1, initial=0.0)
@@ -84,9 +91,52 @@ def parity(
         max_abs=float(apart.max(initial=0.0)),
         mean_abs=float(apart.mean()),
         first_flip=int(flipped.argmax()) if flipped is not None and flips else None,
-        reference=f"{how.runtime} on {platform.machine()}",
-        why=cause(model, this_host(), Hardware(probe.machine, normalize(probe.features), 1)) if apart.any() else "",
+        reference=f"{_spelled(here)} on {platform.machine()}",
+        missing="" if here == how else _spelled(how),
+        why=_why(model, how, here, probe) if apart.any() else "",
     )
+
+
+def reference(model: Model, how: SessionOptions) -> SessionOptions | None:
+    """How this host runs what the device ran: alike where it can, else on its CPU; None: not at all.
+
+    A device's GPU is not here, mostly: the host's CPU computes the same function, in another order and precision.
+    """
+    if run.available(how):
+        return how
+    try:
+        plain = run.default_options(model)
+    except UserError:
+        return None
+    same = how.runtime == plain.runtime
+    return replace(plain, threads=how.threads, config=of_runtime(how.config) if same else {})
+
+
+def remarks(found: Parity | None) -> list[str]:
+    """What is to be said of it."""
+    if found is None:
+        return ["parity is unknown: this host has no runtime for such a model"]
+    out = []
+    if found.missing:
+        out.append(f"this host has no {found.missing}: parity is with {found.reference}, which stands in for it")
+    if found.flips:
+        why = f": {found.why}" if found.why else ""
+        out.append(f"{found.flips} of {found.n} answers differ from this host's{why}")
+    return out
+
+
+def _spelled(how: SessionOptions) -> str:
+    return f"{how.runtime} ({how.provider})"
+
+
+def _why(model: Model, how: SessionOptions, here: SessionOptions, probe: Probe) -> str:
+    found = cause(model, this_host(), Hardware(probe.machine, normalize(probe.features), 1))
+    if here == how:
+        return found
+    half = any(k.endswith("fp16_enable") or k == "fp16" for k, v in of_provider(how.config).items() if v in _ON)
+    words = "computes in half precision" if half else f"has other kernels than {_spelled(here)}"
+    other = f"{_spelled(how)} {words}"
+    return f"{other}; {found}" if found else other
 
 
 def cause(model: Model, host: Hardware, device: Hardware) -> str:

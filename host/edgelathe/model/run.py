@@ -74,11 +74,6 @@ def _by_sample(output: NDArray[Any], batch: int) -> NDArray[Any]:
     return output if output.ndim and output.shape[0] == batch else output[None]
 
 
-def outputs_if_possible(model: Model, inputs: Arrays, options: SessionOptions) -> list[NDArray[Any]] | None:
-    """As `outputs`, or None where this host lacks that runtime or provider."""
-    return outputs(model, inputs, options) if available(options) else None
-
-
 def available(options: SessionOptions) -> bool:
     """Whether this host has the runtime and the provider."""
     if options.runtime == "onnxruntime":

@@ -43,12 +43,13 @@ def _accuracy(a: Doc) -> str:
 
 
 def _parity(parity: Doc) -> str:
-    text = ""
+    parts = []
     if parity.get("same") is not None:
-        text += f" · parity with the host: {parity['same']:,} of {parity['n']:,} same answers"
+        parts.append(f"{parity['same']:,} of {parity['n']:,} same answers")
     if parity.get("max_abs") is not None:
-        text += f", largest difference {parity['max_abs']:.3g}" if parity["max_abs"] else ", equal to the last bit"
-    return text
+        parts.append(f"largest difference {parity['max_abs']:.3g}" if parity["max_abs"] else "equal to the last bit")
+    host = "the host's CPU" if parity.get("missing") else "the host"
+    return f" · parity with {host}: {', '.join(parts)}" if parts else ""
 
 
 def _difference(c: Doc) -> str:
