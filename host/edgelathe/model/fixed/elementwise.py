@@ -14,7 +14,7 @@ from edgelathe.model.fixed.limits import Limits, half_away, stored
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelathe.model.fixed.types import Grid, Integers
+    from edgelathe.model.fixed.types import Grid, Integers, Rounding
 
 _BLOCK = 1 << 15
 Done = tuple["NDArray[Any]", int]  # integers of the output, and how many of them were clipped
@@ -32,6 +32,7 @@ class Sum:
     out: Grid
     limits: Limits
     sign: int = 1
+    rounding: Rounding = "double"
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         """The output's integers; x and y broadcast."""
@@ -40,9 +41,10 @@ class Sum:
     def _sum(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         spare = 20 if self.out.bits <= 8 else 15
         twice = 2 * max(self.a.scale, self.b.scale)
-        left = _scaled((x.astype(np.int64) - self.a.zero_point) << spare, self.a.scale / twice)
-        right = _scaled((y.astype(np.int64) - self.b.zero_point) << spare, self.b.scale / twice)
-        total = _scaled(left + self.sign * right, twice / ((1 << spare) * self.out.scale)) + self.out.zero_point
+        left = _scaled((x.astype(np.int64) - self.a.zero_point) << spare, self.a.scale / twice, self.rounding)
+        right = _scaled((y.astype(np.int64) - self.b.zero_point) << spare, self.b.scale / twice, self.rounding)
+        factor = twice / ((1 << spare) * self.out.scale)
+        total = _scaled(left + self.sign * right, factor, self.rounding) + self.out.zero_point
         return self.limits.clamp(total, stored(self.out))
 
 
@@ -70,12 +72,13 @@ class Product:
     b: Grid
     out: Grid
     limits: Limits
+    rounding: Rounding = "double"
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         """The output's integers; x and y broadcast."""
         factor = np.float32(self.a.scale) * np.float32(self.b.scale) / np.float32(self.out.scale)
         product = (x.astype(np.int64) - self.a.zero_point) * (y.astype(np.int64) - self.b.zero_point)
-        return self.limits.clamp(_scaled(product, float(factor)) + self.out.zero_point, stored(self.out))
+        return self.limits.clamp(_scaled(product, float(factor), self.rounding) + self.out.zero_point, stored(self.out))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,7 @@ class Regrid:
     a: Grid
     out: Grid
     limits: Limits
+    rounding: Rounding = "double"
     single: bool = False
 
     def __call__(self, x: NDArray[Any]) -> Done:
@@ -92,7 +96,7 @@ class Regrid:
         factor = self.a.scale / self.out.scale
         if self.single:
             factor = float(np.float32(self.a.scale) / np.float32(self.out.scale))
-        scaled = _scaled(x.astype(np.int64) - self.a.zero_point, factor) + self.out.zero_point
+        scaled = _scaled(x.astype(np.int64) - self.a.zero_point, factor, self.rounding) + self.out.zero_point
         return self.limits.clamp(scaled, stored(self.out))
 
 
@@ -103,13 +107,15 @@ class LeakyRelu:
     a: Grid
     out: Grid
     alpha: float
+    rounding: Rounding = "double"
 
     def __call__(self, x: NDArray[Any]) -> Done:
         """The output's integers."""
         same = np.float32(self.a.scale) / np.float32(self.out.scale)
         less = np.float32(self.a.scale) * np.float32(self.alpha) / np.float32(self.out.scale)
         centred = x.astype(np.int64) - self.a.zero_point
-        scaled = np.where(centred >= 0, _scaled(centred, float(same)), _scaled(centred, float(less)))
+        above, below = (_scaled(centred, float(factor), self.rounding) for factor in (same, less))
+        scaled = np.where(centred >= 0, above, below)
         return Limits.of(self.out).clamp(scaled + self.out.zero_point, stored(self.out))
 
 
@@ -134,7 +140,9 @@ def quantize(x: NDArray[Any], grid: Grid) -> Done:
     return Limits.of(grid).clamp(data, stored(grid))
 
 
-def _scaled(x: Integers, factor: float) -> Integers:
+def _scaled(x: Integers, factor: float, rounding_: Rounding) -> Integers:
     """By multiplier and shift; a negative factor (of a negative slope) turns the sign of the multiplier."""
+    if rounding_ == "float":
+        return np.asarray(np.rint(x * factor).astype(np.int64))
     fixed, shift = rounding.multiplier(abs(factor))
-    return rounding.multiply(x, np.sign(factor).astype(np.int64) * fixed, shift)
+    return rounding.multiply(x, np.sign(factor).astype(np.int64) * fixed, shift, rounding_)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.model.fixed import elementwise, tables
+from edgelathe.model.fixed import elementwise, optimized, tables
 from edgelathe.model.fixed.exponent import Softmax, Softmax16
 from edgelathe.model.fixed.limits import RELU, RELU6, RELU_N1_TO_1, Limits
 from edgelathe.model.fixed.linear import Linear, Rescale, Way
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.tflite_graph import Site, Slot
-    from edgelathe.model.fixed.types import Grid
+    from edgelathe.model.fixed.types import Grid, Rounding
 
 Arrays = Sequence["NDArray[Any]"]
 _INT32 = 2  # TensorType of the schema
@@ -113,7 +113,8 @@ def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
     if wide and site.number(_BIAS_TYPE.get(site.op, 99)) == _INT32:
         bits = min(bits, 32)
     way: Way = "real" if real else "wide" if wide and bits > 32 else "shift"
-    if site.arithmetic.kernels == "optimized" and not wide and a.signed:
+    rounding = site.arithmetic.rounding or "double"
+    if rounding == "float" or (site.arithmetic.kernels == "optimized" and not wide and a.signed):
         way = "even"
         factors = np.float32(a.scale) * weights.scales.astype(np.float32) / np.float32(out.scale)
     values = None if bias is None else site.setting(2).reshape(-1)
@@ -121,7 +122,19 @@ def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
         values = np.rint(bias.exact.reshape(-1) / (a.scale * weights.scales))
     values = None if values is None else values.astype(np.int64)
     limits = Limits.of(out, activation)
-    return Rescale(np.asarray(factors, np.float64), values, out, limits, way, bits, site.arithmetic.overflow)
+    if site.arithmetic.rounding in ("single", "double") and way == "real":
+        way = "shift"
+    held = np.asarray(factors, np.float64)
+    return Rescale(held, values, out, limits, way, bits, site.arithmetic.overflow, rounding)
+
+
+def _rounding(site: Site) -> Rounding:
+    return site.arithmetic.rounding or "double"
+
+
+def _default(site: Site, out: Grid) -> bool:
+    """Whether the kernels of a default TFLite session are wanted, which differ for 8 bits."""
+    return site.arithmetic.kernels == "optimized" and out.bits == 8 and out.signed
 
 
 class _Once:
@@ -141,8 +154,10 @@ def add(site: Site, sign: int = 1) -> Fixed:
     """ADD, and SUB with the other sign."""
     a, b, out = grid(site, site.input(0)), grid(site, site.input(1)), grid(site, site.outputs[0])
     limits = Limits.of(out, site.number(0))
-    kernel: Callable[..., elementwise.Done] = elementwise.Sum(a, b, out, limits, sign)
-    if out.bits == 16 and site.number(1, default=1):
+    kernel: Callable[..., elementwise.Done] = elementwise.Sum(a, b, out, limits, sign, _rounding(site))
+    if _default(site, out):
+        kernel = optimized.Sum(a, b, out, limits, sign)
+    elif out.bits == 16 and site.number(1, default=1):
         powers = [tables.power_of_two(g.scale) for g in (a, b, out)]
         if None not in powers:
             first, second, last = (int(p or 0) for p in powers)
@@ -158,7 +173,10 @@ def add(site: Site, sign: int = 1) -> Fixed:
 def mul(site: Site) -> Fixed:
     """MUL."""
     a, b, out = grid(site, site.input(0)), grid(site, site.input(1)), grid(site, site.outputs[0])
-    kernel = elementwise.Product(a, b, out, Limits.of(out, site.number(0)))
+    limits = Limits.of(out, site.number(0))
+    kernel: Callable[..., elementwise.Done] = elementwise.Product(a, b, out, limits, _rounding(site))
+    if _default(site, out):
+        kernel = optimized.Product(a, b, out, limits)
 
     def run(x: Arrays) -> Result:
         data, clipped = kernel(x[0], x[1])
@@ -186,7 +204,8 @@ def mean(site: Site) -> Fixed:
     a, out = ends(site)
     rank = len(site.input(0).shape)
     axes = tuple(sorted({int(v) % rank for v in site.setting(1).reshape(-1)}))
-    kernel = Mean(a, out, axes, bool(site.number(0)))
+    how = optimized.Mean if _default(site, out) and axes == (1, 2) else Mean
+    kernel = how(a, out, axes, bool(site.number(0)))
 
     def run(x: Arrays) -> Result:
         data, clipped = kernel(x[0])
@@ -202,7 +221,7 @@ def softmax(site: Site) -> Fixed:
     kernel: Callable[[NDArray[Any]], NDArray[Any]] = Softmax(a, out, beta)
     if a.bits == out.bits == 16:
         kernel = Softmax16(a, out, beta)
-    elif site.arithmetic.kernels == "optimized":
+    elif _default(site, out):
         kernel = tables.SoftmaxTable(a, out, beta)
     return lambda x: Result((kernel(x[0]),))
 
@@ -212,7 +231,7 @@ def relu(activation: int) -> Callable[[Site], Fixed]:
 
     def bind(site: Site) -> Fixed:
         a, out = ends(site)
-        return _one(elementwise.Regrid(a, out, Limits.of(out, activation), single=True))
+        return _one(elementwise.Regrid(a, out, Limits.of(out, activation), _rounding(site), single=True))
 
     return bind
 
@@ -220,7 +239,9 @@ def relu(activation: int) -> Callable[[Site], Fixed]:
 def leaky_relu(site: Site) -> Fixed:
     """LEAKY_RELU."""
     a, out = ends(site)
-    return _one(elementwise.LeakyRelu(a, out, site.real(0)))
+    if _default(site, out):
+        return _one(optimized.Regrid(a, out, site.real(0)))
+    return _one(elementwise.LeakyRelu(a, out, site.real(0), _rounding(site)))
 
 
 def quantize(site: Site) -> Fixed:
@@ -228,7 +249,9 @@ def quantize(site: Site) -> Fixed:
     out, a = grid(site, site.outputs[0]), site.input(0).grid
     if a is None:
         return _one(lambda x: elementwise.quantize(x, out))
-    return _one(elementwise.Regrid(a, out, Limits.of(out)))
+    if _default(site, out) and a.bits == 8 and a.signed == out.signed:
+        return _one(optimized.Regrid(a, out))
+    return _one(elementwise.Regrid(a, out, Limits.of(out), _rounding(site)))
 
 
 def table(site: Site) -> Fixed:
