@@ -21,9 +21,15 @@ EXACT = {"session.x64quantprecision": "1"}
 
 
 def quantized(
-    model: Model, kind: str = "QDQ", activations: str = "QUInt8", weights: str = "QInt8", n: int = 16
+    model: Model,
+    kind: str = "QDQ",
+    activations: str = "QUInt8",
+    weights: str = "QInt8",
+    n: int = 16,
+    *,
+    per_channel: bool = True,
 ) -> Model:
-    """By onnxruntime.quantization, per channel, on random samples."""
+    """By onnxruntime.quantization, on random samples."""
     from onnxruntime import quantization as q
 
     class Reader(q.CalibrationDataReader):
@@ -40,7 +46,7 @@ def quantized(
             before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
             onnx.save(onnx.shape_inference.infer_shapes(onnx_model.to_proto(model)), before)
             q.quantize_static(
-                before, after, Reader(), quant_format=q.QuantFormat[kind], per_channel=True,
+                before, after, Reader(), quant_format=q.QuantFormat[kind], per_channel=per_channel,
                 activation_type=q.QuantType[activations], weight_type=q.QuantType[weights],
             )  # fmt: skip
             return io.from_bytes(after.read_bytes(), "onnx", "quantized")

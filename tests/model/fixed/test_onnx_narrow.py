@@ -11,7 +11,7 @@ from edgelathe.core.profile import Hardware
 from edgelathe.model.fixed import onnx, onnx_narrow
 from edgelathe.model.fixed.onnx_rescale import Target
 from edgelathe.model.fixed.onnx_saturate import saturating
-from support.onnx_quantized import stored, tensors
+from support.onnx_quantized import quantized, stored, tensors
 from support.tiny_onnx import Graph, samples
 
 FLAGS = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
@@ -44,7 +44,7 @@ def test_lost_is_what_the_instruction_loses():
 @pytest.mark.parametrize(("weights", "reach"), [([64, 64], 255 * 128 / 32767), ([65, 64], 255 * 129 / 32767)])
 def test_reach_says_when_two_products_can_pass_sixteen_bits(weights, reach):
     w = np.array([[*weights, 0, 0], [1, 1, 1, 1]], np.int8)
-    assert onnx_narrow.reach(w) == pytest.approx(reach)
+    assert onnx_narrow.reach(w).tolist() == pytest.approx([reach, 255 * 2 / 32767])
     _, found = onnx_narrow.lost(np.full((1, 4, 1), 255, np.uint8), w, 255)
     assert (found.pairs > 0) == (reach > 1)
 
@@ -81,6 +81,36 @@ def test_the_kernel_of_this_machine_loses_the_same():
     assert sum(s.pairs for s in program.saturation.values()) > 1000
     exact = onnx.program(model).run(feed, exact=False).simulated[0].data
     assert np.abs(exact - program.run(feed, exact=False).simulated[0].data).max() > 0
+
+
+def matrices():
+    """A batch of matrices, the product of two activations, and one matrix."""
+    g = Graph()
+    a = g.op("MatMul", "x", g.const(np.abs(g.rng.normal(1, 0.1, (2, 24, 16))).astype(np.float32)))
+    b = g.op("MatMul", a, g.op("Transpose", a, perm=[0, 1, 3, 2]))
+    c = g.op("MatMul", b, g.const(np.abs(g.rng.normal(1, 0.1, (5, 8))).astype(np.float32)))
+    return g.build(g.op("Relu", c), shape=("n", 2, 5, 24))
+
+
+def vectors():
+    """Matrices times one row, of odd length."""
+    g = Graph()
+    a = g.op("Gemm", "x", g.const(np.abs(g.rng.normal(1, 0.1, (37, 16))).astype(np.float32)), g.weights(16))
+    return g.build(g.op("Relu", a), shape=("n", 37))
+
+
+@pytest.mark.skipif(not HAS_NARROW, reason="this CPU has VNNI, or no AVX2: ONNX Runtime cannot be made to saturate")
+@pytest.mark.parametrize("weights", ["QInt8", "QUInt8"])
+@pytest.mark.parametrize(("make", "n"), [(matrices, 3), (vectors, 1), (vectors, 4)])
+def test_products_of_matrices_lose_the_same(make, n, weights):
+    model = quantized(make(), weights=weights, per_channel=False)
+    feed, names = dict(_bright(model, n, seed=5).inputs), stored(model)
+    theirs, heard = tensors(model, feed, names, config={}), {}
+    program = onnx.program(model, target=Target(narrow=True))
+    program.run(feed, exact=False, hear=lambda name, value: heard.__setitem__(name, value.data))
+    for name in names:
+        np.testing.assert_array_equal(heard[name], theirs[name], err_msg=name)
+    assert bool(program.saturation) == (weights == "QInt8")
 
 
 def test_saturating_layers_are_named_with_their_shares():

@@ -106,8 +106,9 @@ class OnnxProgram:
         if key in self._layers:
             return self._layers[key]
         bias = inputs[2] if len(inputs) > 2 else None
-        made = onnx_linear.prepare(node, inputs[0], inputs[1], bias)
-        if all(not n or n in self._graph.constants for n in node.inputs[1:]):
+        constants = [not n or n in self._graph.constants for n in node.inputs[1:]]
+        made = onnx_linear.prepare(node, inputs[0], inputs[1], bias, constant=constants[0])
+        if all(constants):
             self._layers[key] = made
         return made
 

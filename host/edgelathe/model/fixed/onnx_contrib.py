@@ -79,6 +79,30 @@ def _dynamic_quantize_matmul(_node: Node, inputs: Sequence[Any]) -> Any:
     return out if bias is None else out + bias
 
 
+def _unrounded(inputs: Sequence[Any]) -> list[Any]:
+    """Integers with their fractions: what MatMulInteger makes of them is the real product."""
+    _, scale, zero = dynamic_quantize(inputs[0])
+    return [inputs[0] / scale + np.float32(zero), np.asarray(scale), np.asarray(zero)]
+
+
+def _real_product(inputs: Sequence[Any]) -> list[Any]:
+    a, b, za, zb = _filled(inputs, 4)
+    left = a.astype(np.float64) - (0 if za is None else np.asarray(za, np.float64))
+    return [left @ (b.astype(np.float64) - (0 if zb is None else np.asarray(zb, np.float64)))]
+
+
+def _real_matmul(inputs: Sequence[Any]) -> list[Any]:
+    a, b, scale, zero, bias = _filled(inputs, 5)
+    w = (b.astype(np.float32) - (0 if zero is None else np.asarray(zero, np.float32))) * scale
+    return [a @ w + (0 if bias is None else bias)]
+
+
+# Of operators that quantize on the fly: float without that rounding.
+UNROUNDED: Mapping[str, Callable[[Sequence[Any]], list[Any]]] = {
+    "DynamicQuantizeLinear": _unrounded,
+    "MatMulInteger": _real_product,
+    "DynamicQuantizeMatMul": _real_matmul,
+}
 RULES: Mapping[str, Callable[[Node, Sequence[Any]], Any]] = {
     "MatMulNBits": matmul_nbits,
     "MatMulInteger": _matmul_integer,

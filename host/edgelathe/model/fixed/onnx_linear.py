@@ -44,7 +44,7 @@ class Linear:
         codes: the same as stored, integers.
         bias: integer [out] in units of both scales, real, or None.
         scales: float32, of the weights: (), or one an output.
-        grid: of the input; `exact`: the type of the sums.
+        grid: of the input; `exact`: the type of the sums; `constant`: whether the weights are the model's own.
     """
 
     node: Node
@@ -55,6 +55,7 @@ class Linear:
     scales: NDArray[np.float32]
     grid: Grid
     exact: Any
+    constant: bool
 
     def factor(self) -> NDArray[np.float32]:
         """Real value of one unit of the sums; in this order ONNX Runtime multiplies, in float32."""
@@ -62,7 +63,7 @@ class Linear:
         return np.asarray(alpha * np.float32(self.grid.scale) * self.scales, np.float32)
 
 
-def prepare(node: Node, x: Value | None, w: Value | None, bias: Value | None) -> Linear | None:
+def prepare(node: Node, x: Value | None, w: Value | None, bias: Value | None, *, constant: bool) -> Linear | None:
     """The layer in integers; None where its form has no integer kernel (it is computed in float then)."""
     if x is None or w is None or x.grid is None or w.grid is None or x.grid.axis is not None or w.grid.block:
         return None
@@ -87,7 +88,7 @@ def prepare(node: Node, x: Value | None, w: Value | None, bias: Value | None) ->
         float(np.abs(offset).max(initial=0)) if whole and offset is not None else 0
     )
     exact = kind(bound)
-    return Linear(node, weights.astype(exact), w, offset, whole, np.asarray(scales), x.grid, exact)
+    return Linear(node, weights.astype(exact), w, offset, whole, np.asarray(scales), x.grid, exact, constant)
 
 
 def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, target: Target) -> Made:
@@ -132,11 +133,11 @@ def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, targe
 
 
 def pairs_up(layer: Linear) -> bool:
-    """Whether a machine without VNNI adds its products in pairs: 8-bit inputs, int8 weights, no depthwise."""
+    """Whether a machine without VNNI adds its products in pairs: 8-bit inputs, int8 constants, no depthwise."""
     w = layer.codes
     assert w.grid is not None
     depthwise = layer.node.op == "Conv" and w.data.shape[:2] == (layer.node.get("group", 1), 1)
-    return layer.grid.bits <= 8 and w.grid.bits <= 8 and w.grid.signed and not depthwise
+    return layer.constant and layer.grid.bits <= 8 and w.grid.bits <= 8 and w.grid.signed and not depthwise
 
 
 def rows(layer: Linear) -> NDArray[Any]:
@@ -158,11 +159,7 @@ def _lost(layer: Linear, x: Value) -> tuple[NDArray[Any], narrow.Saturation]:
     codes = (x.data.astype(np.int32) - grid.low).astype(np.uint8)  # int8 is made uint8 first
     weights = rows(layer)
     if layer.node.op != "Conv":
-        if len(weights) > 1:
-            return np.zeros(1, np.int64), _NO_SATURATION  # a batch of matrices is multiplied one by one, in float
-        flat = codes.reshape(-1, codes.shape[-1])
-        change, found = narrow.lost(flat.T[None], weights[0], grid.high - grid.low)
-        return change[0].T.reshape(*codes.shape[:-1], -1), found
+        return _lost_matrices(codes, weights, layer, grid.high - grid.low)
     window = products.window(layer.node, x.data.shape[2:], layer.weights.shape[2:])
     axes, groups = len(window.size), len(weights)
     cut = window.cut(codes, grid.zero_point - grid.low)
@@ -172,6 +169,22 @@ def _lost(layer: Linear, x: Value) -> tuple[NDArray[Any], narrow.Saturation]:
     columns = cut.transpose(order).reshape(n, groups, -1, prod(space))
     parts = [narrow.lost(columns[:, g], weights[g], grid.high - grid.low) for g in range(groups)]
     change = np.concatenate([p[0] for p in parts], axis=1).reshape(n, -1, *space)
+    return change, sum((p[1] for p in parts), _NO_SATURATION)
+
+
+def _lost_matrices(
+    codes: NDArray[Any], weights: NDArray[Any], layer: Linear, largest: int
+) -> tuple[NDArray[Any], narrow.Saturation]:
+    """Of Gemm, and of MatMul with one matrix or a batch of them."""
+    if len(weights) == 1:
+        flat = codes.reshape(-1, codes.shape[-1])
+        change, found = narrow.lost(flat.T[None], weights[0], largest)
+        return change[0].T.reshape(*codes.shape[:-1], -1), found
+    batch = np.broadcast_shapes(codes.shape[:-2], layer.codes.data.shape[:-2])
+    index = np.broadcast_to(np.arange(len(weights)).reshape(layer.codes.data.shape[:-2]), batch).reshape(-1)
+    stacked = np.broadcast_to(codes, (*batch, *codes.shape[-2:])).reshape(-1, *codes.shape[-2:])
+    parts = [narrow.lost(x.T[None], weights[i], largest) for x, i in zip(stacked, index, strict=True)]
+    change = np.stack([p[0][0].T for p in parts]).reshape(*batch, codes.shape[-2], -1)
     return change, sum((p[1] for p in parts), _NO_SATURATION)
 
 

@@ -51,14 +51,15 @@ def extremes(w: NDArray[Any], largest: int) -> tuple[NDArray[Any], NDArray[Any]]
     return np.minimum(wide, 0).sum(axis=-1) * largest, np.maximum(wide, 0).sum(axis=-1) * largest
 
 
-def reach(w: NDArray[Any], largest: int = 255) -> float:
-    """How far the pair of an int8 weight matrix [out, k] that reaches furthest can go, as a share of 16 bits.
+def reach(w: NDArray[Any], largest: int = 255) -> NDArray[np.float64]:
+    """How far the furthest pair of each output of an int8 weight matrix [out, k] can go, as a share of 16 bits: [out].
 
     Above 1 it can saturate, for inputs in 0..largest; at most 1 it never does. The order of k is the kernel's: channels
     side by side, kernel positions outside (see `onnx_linear.rows`).
     """
     low, high = extremes(paired(w), largest)
-    return max(float(high.max(initial=0)) / _HIGH, float(low.min(initial=0)) / _LOW)
+    furthest = np.maximum(high.max(axis=-1, initial=0) / _HIGH, low.min(axis=-1, initial=0) / _LOW)
+    return np.asarray(furthest, np.float64)
 
 
 def paired(w: NDArray[Any]) -> NDArray[Any]:

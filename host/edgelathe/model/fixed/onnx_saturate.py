@@ -75,12 +75,11 @@ def _layers(program: OnnxProgram, *, seen: bool) -> list[Narrow]:
             continue
         weights = graph.constants.get(node.inputs[1])
         data = Value(np.zeros(0, np.int8), grids[node.inputs[0]])
-        layer = onnx_linear.prepare(node, data, weights, None)
+        layer = onnx_linear.prepare(node, data, weights, None, constant=True)
         if layer is None or not onnx_linear.pairs_up(layer):
             continue
         largest = layer.grid.high - layer.grid.low
-        reaches = [onnx_narrow.reach(row[None], largest) for group in onnx_linear.rows(layer) for row in group]
-        share = float(np.mean([r > 1 for r in reaches]))
+        reaches = onnx_narrow.reach(onnx_linear.rows(layer), largest)
         happened = program.saturation.get(node.name, Saturation()) if seen else None
-        found.append(Narrow(node.name, node.op, max(reaches, default=0.0), share, happened))
+        found.append(Narrow(node.name, node.op, float(reaches.max(initial=0)), float((reaches > 1).mean()), happened))
     return found

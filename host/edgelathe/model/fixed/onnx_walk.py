@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.core.errors import UserError
-from edgelathe.model.fixed import onnx_float, onnx_kernels, onnx_linear
+from edgelathe.model.fixed import onnx_contrib, onnx_float, onnx_kernels, onnx_linear
 from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Node, captured
 from edgelathe.model.fixed.onnx_linear import Made
 from edgelathe.model.fixed.onnx_narrow import Saturation
@@ -98,7 +98,7 @@ class Walk:
             if name:
                 self._values[name] = value
         floating = made.value.grid is not None or made.value.data.dtype.kind == "f"
-        if self._both and floating:
+        if self._both and (floating or node.op in onnx_contrib.UNROUNDED):
             self._follow(unit)
         if floating:
             if not whole:
@@ -177,7 +177,10 @@ class Walk:
         """The same unit in float."""
         node = unit.node
         arrays = [self.exact(n) if n else None for n in node.inputs]
-        found = onnx_float.run(node, arrays, self._outside(node, exact=True))
+        if node.op in onnx_contrib.UNROUNDED:
+            found = onnx_contrib.UNROUNDED[node.op](arrays)
+        else:
+            found = onnx_float.run(node, arrays, self._outside(node, exact=True))
         first = _cut(found[0], unit)
         self._exact[unit.output] = _clip(first, unit.grid) if unit.clips and unit.grid is not None else first
         for name, array in zip(node.outputs[1:], found[1:], strict=False):
@@ -193,7 +196,11 @@ class Walk:
 
     def _answer(self, unit: Unit, made: Made) -> None:
         exact = self._exact.get(unit.output)
-        self._ears.watch(Answer(unit.node.name, unit.node.op, made.value, exact, made.clipped, made.overflows))
+        self._ears.watch(
+            Answer(
+                unit.node.name, unit.node.op, made.value, exact, made.clipped, made.overflows + made.saturation.outputs
+            )
+        )
 
 
 def _stored(real: NDArray[Any], unit: Unit, limits: Limits | None) -> Made:
