@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgelathe.model.fixed.types import LayerError, Program, Value
+    from edgelathe.model.fixed.types import LayerError, Program
 
 Tick = Callable[[str, float], None]
 _CHUNK = 1 << 18  # numbers of a model's input that go through it at once: layers are many times wider
@@ -50,8 +50,10 @@ def simulate(program: Program, inputs: Mapping[str, NDArray[Any]], tick: Tick = 
         rows = np.arange(start, start + size) if program.batch else np.arange(start, min(n, start + size))
         kept = min(size, n - start)
         watch = functools.partial(layers.watch, samples=kept)
-        answer = program.run({k: v[np.minimum(rows, n - 1)] for k, v in inputs.items()}, watch)
-        parts.append(_first(answer.simulated[0], answer.exact[0], kept))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN is told of where answers are scored
+            answer = program.run({k: v[np.minimum(rows, n - 1)] for k, v in inputs.items()}, watch)
+        first = answer.simulated[0]
+        parts.append([_by_sample(v, len(rows))[:kept] for v in (first.data, first.real, answer.exact[0])])
         tick(f"{min(n, start + size)} of {n} samples", min(1.0, (start + size) / n))
     simulated, real, exact = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Simulation(simulated, real, exact, layers.errors())
@@ -62,6 +64,6 @@ def chunk(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> int:
     return batch or max(1, min(32, _CHUNK // max(1, *(v[0].size for v in inputs.values()))))
 
 
-def _first(simulated: Value, exact: NDArray[Any], n: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Samples 0..n-1; those after it fill up a fixed batch."""
-    return simulated.data[:n], simulated.real[:n], exact[:n]
+def _by_sample(output: NDArray[Any], samples: int) -> NDArray[Any]:
+    """Samples first: an output of one sample may come without an axis for it."""
+    return output if output.ndim and output.shape[0] == samples else output[None]

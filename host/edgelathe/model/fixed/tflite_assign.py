@@ -176,10 +176,11 @@ def _observed(model: Model, samples: Mapping[str, NDArray[Any]] | None) -> dict[
     n, size = len(next(iter(samples.values()))), chunk(samples, program.batch)
     for start in range(0, n, size):
         rows = np.minimum(np.arange(start, start + size), n - 1)
-        for slot, values in program.exact({k: v[rows] for k, v in samples.items()}):
-            if values.dtype.kind == "f":
-                low, high = found.get(slot.index, (0.0, 0.0))
-                found[slot.index] = (min(low, float(values.min())), max(high, float(values.max())))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # told below, by name
+            for slot, values in program.exact({k: v[rows] for k, v in samples.items()}):
+                if values.dtype.kind == "f":
+                    low, high = found.get(slot.index, (0.0, 0.0))
+                    found[slot.index] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
     bad = next((i for i, r in found.items() if not np.isfinite(r).all()), None)
     if bad is not None:
         name = next(s.name for s in _slots(program.graph) if s.index == bad)
