@@ -169,3 +169,66 @@ def test_unknown_operators_are_refused_by_name():
     model = onnx_model.from_proto(helper.make_model(graph, opset_imports=opsets), "odd")
     with pytest.raises(UserError, match=r"odd: .*com.microsoft.NhwcMaxPool"):
         onnx.program(model).run({"x": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+def test_samples_go_alone_where_they_would_not_stay_apart():
+    assert onnx.program(quantized(MODELS["pools"]())).batch is None
+    options = int8_dynamic.resolve(int8_dynamic.Options(), Hardware(None, frozenset()))
+    made = int8_dynamic.apply(MODELS["transformer"](), options, Context()).model
+    assert onnx.program(made).batch == 1
+    g = Graph()
+    flat = g.op("Reshape", g.conv("x", 3, 8), g.const(np.array([1, 512])))
+    model = quantized(g.build(g.op("MatMul", flat, g.weights(512, 3))))
+    data = dict(samples(model, 3).inputs)
+    found = simulate(onnx.program(model), data)
+    np.testing.assert_allclose(found.real, run.outputs(model, data)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_data_of_another_shape_are_refused_with_the_layer():
+    model = MODELS["sequence"]()
+    with pytest.raises(UserError, match="Conv 'Conv_0' cannot be computed"):
+        onnx.program(model).run({"x": np.zeros((1, 4, 17), np.float32)})
+
+
+def test_nan_is_stored_as_the_runtime_stores_it():
+    heard, _ = answers(gemm(0.5, zero=3), [[np.nan, np.inf]])
+    assert heard["x"].simulated.data.tolist() == [[0, 255]]
+
+
+def test_shared_weights_and_two_inputs():
+    g, shape = Graph(), ("n", 3, 8, 8)
+    w = g.weights(8, 3, 3, 3)
+    a, b = (g.op("Relu", g.op("Conv", x, w, pads=[1] * 4)) for x in ("x", "z"))
+    total = g.op("Add", a, b)
+    more = [helper.make_tensor_value_info("z", TensorProto.FLOAT, shape)]
+    model = quantized(g.build([g.conv(total, 8, 4), g.op("GlobalAveragePool", total)], inputs=more))
+    feed, names = dict(samples(model, 4).inputs), [o.name for o in model.signature.outputs]
+    # Exact products of shared weights make ONNX Runtime fail, so pairs are added as this machine does, or not at all.
+    theirs = tensors(model, feed, names, optimize=False, config={})
+    ours = onnx.program(model).run(feed, exact=False).simulated
+    for wanted, value in zip(theirs.values(), ours, strict=True):
+        assert value.data.shape == wanted.shape
+        np.testing.assert_allclose(value.data, wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["INT4", "UINT4"])
+def test_four_bit_weights_in_blocks(kind):
+    rng, k, n, block = np.random.default_rng(0), 32, 6, 16
+    dtype, shift = TensorProto.DataType.Value(kind), 8 if kind == "UINT4" else 0
+    codes, zeros = (rng.integers(-8, 8, s) + shift for s in ((k, n), (k // block, n)))
+    held = [
+        helper.make_tensor("w", dtype, codes.shape, codes.ravel().tolist()),
+        numpy_helper.from_array(rng.uniform(0.01, 0.1, zeros.shape).astype(np.float32), "s"),
+        helper.make_tensor("z", dtype, zeros.shape, zeros.ravel().tolist()),
+    ]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=0, block_size=block),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", d]) for name, d in (("x", k), ("y", n))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    opsets = [helper.make_opsetid("", 21)]
+    model = onnx_model.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=10), "blocks")
+    x = {"x": rng.normal(size=(3, k)).astype(np.float32)}
+    theirs = tensors(model, x, ["y"], optimize=False, config={})["y"]
+    np.testing.assert_allclose(onnx.program(model).run(x).simulated[0].data, theirs, rtol=1e-5, atol=1e-5)

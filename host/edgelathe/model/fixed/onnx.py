@@ -7,8 +7,12 @@ integer kernel is computed in float between a DequantizeLinear and a QuantizeLin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model import run
 from edgelathe.model.fixed import onnx_linear
@@ -23,6 +27,7 @@ from edgelathe.model.fixed.types import Grid, Outputs, Value, Watch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgelathe.core.signature import Signature
     from edgelathe.model.types import Model
 
 
@@ -48,8 +53,7 @@ class OnnxProgram:
     ) -> None:
         self._graph, self._units, self._target = graph, steps, target
         self.inputs = {name: grids.get(name) for name in graph.inputs}
-        fixed = any(i.shape and i.shape[0] for i in model.signature.inputs)
-        self._batch = run.batch_size(model.signature) if fixed else None
+        self._signature, self._name = model.signature, model.name
         self._real_outputs = {o.name for o in model.signature.outputs if o.dtype.startswith("float")}
         self._layers: dict[int, onnx_linear.Linear | None] = {}
         self._reals: dict[str, NDArray[Any]] = {}
@@ -58,10 +62,12 @@ class OnnxProgram:
         self.floats: dict[str, str] = {}
         self.saturation: dict[str, Saturation] = {}
 
-    @property
+    @cached_property
     def batch(self) -> int | None:
-        """The fixed batch of the model."""
-        return self._batch
+        """The fixed batch of the model; 1 where samples would not stay apart; None: any number goes together."""
+        if any(i.shape and i.shape[0] for i in self._signature.inputs):
+            return run.batch_size(self._signature)
+        return None if apart(self) else 1
 
     def run(
         self,
@@ -84,7 +90,11 @@ class OnnxProgram:
         """
         walk = Walk(self, inputs, Ears(watch, hear), exact, given or {})
         for index, unit in enumerate(self._units):
-            walk.step(unit)
+            try:
+                walk.step(unit)
+            except (ValueError, TypeError, IndexError, ZeroDivisionError) as e:
+                what = f"{unit.node.op} '{unit.node.name}' cannot be computed: {run.one_line(e)}"
+                raise UserError(self._name, what, "check that the data are what the model takes") from e
             walk.forget(self._last.get(index, ()))
         values = [walk.value(name) for name in self._graph.outputs]
         plain = tuple(
@@ -131,9 +141,38 @@ class OnnxProgram:
         return self._units
 
     @property
+    def signature(self) -> Signature:
+        """Inputs and outputs of the model."""
+        return self._signature
+
+    @property
     def target(self) -> Target:
         """What it is computed by."""
         return self._target
+
+
+def apart(program: OnnxProgram) -> bool:
+    """Whether two samples that go together give what each gives alone: tried out on noise."""
+    if any(node.op.startswith("Dynamic") for node in program.graph.nodes):
+        return False  # one range for all of them
+    inputs = program.signature.inputs
+    if any(None in i.shape[1:] or not i.dtype.startswith("float") for i in inputs):
+        return False
+    rng = np.random.default_rng(0)
+    shapes = [tuple(d or 1 for d in i.shape[1:]) for i in inputs]
+    feed = {i.name: rng.normal(size=(2, *s)).astype(i.dtype) for i, s in zip(inputs, shapes, strict=True)}
+    try:
+        both, *each = (
+            program.run({k: v[rows] for k, v in feed.items()}, exact=False).simulated
+            for rows in (slice(0, 2), slice(0, 1), slice(1, 2))
+        )
+    except UserError:
+        return False
+    together = zip(both, *each, strict=True)
+    return all(
+        len(t.data) == 2 and np.allclose(t.real, np.concatenate([a.real, b.real]), rtol=1e-3, atol=1e-4)
+        for t, a, b in together
+    )
 
 
 def program(

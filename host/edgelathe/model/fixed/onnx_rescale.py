@@ -105,8 +105,8 @@ def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, limits: Limits | None)
         clipped += int(np.count_nonzero(whole < grid.low))
     if not bounds.cut_high and whole.size and whole.max() > grid.high:
         clipped += int(np.count_nonzero(whole > grid.high))
-    np.maximum(whole, bounds.low, out=whole)
-    np.minimum(whole, bounds.high, out=whole)
+    np.fmax(whole, bounds.low, out=whole)  # NaN becomes the lowest, as in the kernels
+    np.fmin(whole, bounds.high, out=whole)
     return whole.astype(dtype(grid)), clipped
 
 
