@@ -76,6 +76,21 @@ def test_a_baseline_that_died_is_opened_again(device: Device, digits: tuple[Mode
     assert found.accuracy.drop == 0
 
 
+def test_a_candidate_is_opened_once_and_its_peak_is_like_the_baseline_s(
+    device: Device, digits: tuple[Model, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    request = device.client.request
+    monkeypatch.setattr(device.client, "request", lambda verb, *a, **k: opened.append(verb) or request(verb, *a, **k))
+    with rig(device, digits) as it:
+        base = it.baseline()
+        opened.clear()
+        found = it.candidate(digits[0], OPTIONS, base.outputs, whole=False)
+    assert opened.count("open") == 1
+    assert base.peak_bytes
+    assert found.peak_bytes == pytest.approx(base.peak_bytes, rel=0.3)
+
+
 def test_load_and_memory_have_bounds_where_the_budget_asks(device: Device, digits: tuple[Model, Dataset]) -> None:
     with rig(device, digits, "load<=10s", "memory<=1GB") as it:
         claims = it.baseline().claims

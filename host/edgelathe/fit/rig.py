@@ -113,7 +113,9 @@ class Rig:
         _, value, drop = metrics.compare_accuracy(self._metric, outputs, outputs, self._data.labels, self._data.name)
         beside = self._more(self._model, self._options, [session])
         beside.claims |= {"accuracy": value, "accuracy.drop": drop, "size": Claim.of(self._model.bytes)}
-        return self._measured(session, self._options, timed, accuracy, beside, outputs)
+        measured = self._measured(session, self._options, timed, accuracy, beside, outputs)
+        # It stays open, to be timed beside the candidates, and a peak is told at the end: a second session tells it.
+        return measured if measured.peak_bytes is not None else replace(measured, peak_bytes=session.peak_bytes())
 
     def candidate(self, model: Model, options: SessionOptions, outputs: Outputs, *, whole: bool) -> Measured:
         """A candidate, timed in turns with the baseline whose `outputs` are given; `whole`: without early stop.
@@ -144,6 +146,8 @@ class Rig:
             if start > 0:
                 beside.ratios["accuracy"] = metrics.against(self._metric, start, drop).scaled(1 / start)
             measured = self._measured(session, options, timed, accuracy, beside, got)
+        if measured.peak_bytes is None:  # what was collected of answers is not in it, so it is the model's own
+            measured = replace(measured, peak_bytes=session.close().peak_bytes or 0)
         if ended:
             measured = replace(measured, stopped=f"stopped after {len(got):,} of {len(outputs):,} samples: {ended}")
         level = metrics.chance(self._metric, labels, got.reshape(len(got), -1).shape[1])
@@ -230,7 +234,7 @@ class Rig:
             ratios={**timed.ratios, **beside.ratios},
             outputs=outputs,
             load_ms=session.load_ms,
-            peak_bytes=session.peak_bytes() if beside.peak_bytes is None else beside.peak_bytes,
+            peak_bytes=beside.peak_bytes,
             energy=beside.energy,
             grade=timed.grade,
             warnings=(*self._ways.remarks, *session.warnings, *timed.series.warnings, *beside.warnings),
