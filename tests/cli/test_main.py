@@ -35,6 +35,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["fit", "--budgt", "x"], "--budgt"),
         (["fit"], "model"),
         (["compress"], "MODEL"),
+        (["compress", "m.onnx", "--calib", "c.npz"], "--calib; --data gives the samples here"),
         (["bench", "--threads", "many", "m.onnx"], "--threads"),
         (["runs", "show"], "RUN"),
         (["device", "show", "no-such-device"], "no-such-device"),

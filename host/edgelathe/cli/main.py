@@ -27,6 +27,9 @@ from edgelathe.cli import (
 )
 from edgelathe.core.errors import EdgelatheError
 
+#: Options that a user knows from another command.
+HINTS = {"--calib": "--data gives the samples here"}
+
 app = typer.Typer(
     name="edgelathe",
     help="Fit a trained model to a budget on the device it will run on.",
@@ -74,7 +77,8 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911  # one return per way to 
                 sys.stderr.write(f"{e.format_message()}\n")
                 return 2
             command = getattr(context, "command_path", "edgelathe")
-            return _fail(f"{command}: {words.rstrip('.')}; see `{command} --help`", 2, verbose)
+            known = next((hint for option, hint in HINTS.items() if option in words.rstrip(".").split()), "")
+            return _fail(f"{command}: {words.rstrip('.')}; {known or f'see `{command} --help`'}", 2, verbose)
         return _bug(e, verbose)
 
 
