@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,18 +92,24 @@ def simulate(
     quantized on the way: 8 bits, or those asked for, and real where only one of the two is asked for. Tells the error
     of each layer and of the answers.
     """
-    from edgelathe.core import dataset
+    from edgelathe.core import dataset, files
     from edgelathe.model import io
     from edgelathe.model.fixed import study
-    from edgelathe.model.fixed.prepare import prepare
+    from edgelathe.model.fixed.predictions import find
+    from edgelathe.model.fixed.prepare import check, prepare
     from edgelathe.model.fixed.simulate import simulate as run
     from edgelathe.recipes.simulated import subject
 
     wanted = _wanted(weights, activations, (accumulator, overflow, kernels, rounding))
+    check(wanted.bits)
+    if function:  # before the long part
+        find(function, Path(data).parent)
     loaded = io.load(Path(model))
     samples, calibration = dataset.load(data), dataset.load(calib) if calib else None
     resolved = _recipe(shell, recipe, loaded, profile)
-    with shell.progress() as bar:
+    with contextlib.ExitStack() as stack:
+        arrays = stack.enter_context(files.replacing(outputs)) if outputs else None  # refused before the long part
+        bar = stack.enter_context(shell.progress())
         chosen = subject(loaded, samples, calibration, wanted, resolved, limit, bar.start)
         for note in chosen.notes:
             shell.say(f"note: {note}")
@@ -110,9 +117,9 @@ def simulate(
         ranges = chosen.calibration.inputs if chosen.calibration else None
         program = prepare(chosen.model, wanted, ranges, chosen.reference)
         found = run(program, chosen.samples.inputs, bar.move)
-    scored = study.study(found, chosen.samples, function)
-    if outputs:
-        _write(outputs, found)
+        scored = study.study(found, chosen.samples, function)
+        if arrays:
+            _write(arrays, found)
     shell.answer(study.document(scored, model, chosen.model, wanted, str(resolved[0]) if resolved else None))
 
 
@@ -151,12 +158,7 @@ def _recipe(shell: Shell, recipe: str | None, model: Model, profile: str | None)
 
 
 def _write(path: Path, found: Simulation) -> None:
-    import io
-
     import numpy as np
 
-    from edgelathe.core import files
-
-    buffer = io.BytesIO()
-    np.savez(buffer, simulated=found.simulated, float=found.exact)
-    files.write(path, buffer.getvalue())
+    with path.open("wb") as file:
+        np.savez(file, simulated=found.simulated, float=found.exact)

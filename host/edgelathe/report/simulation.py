@@ -43,7 +43,7 @@ def _answers(error: Doc) -> list[str]:
 
 def _row(layer: Doc) -> tuple[str, ...]:
     bits = "float" if layer["bits"] is None else str(layer["bits"])
-    clipped = f"{layer['clipped']:.2%}" if layer["clipped"] else units.DASH
+    clipped = f"{layer['clipped'] * 100:.2f} %" if layer["clipped"] else units.DASH
     overflows = f"{layer['overflows']:,}" if layer["overflows"] else units.DASH
     return layer["op"], bits, _db(layer["sqnr_db"]), _number(layer["cosine"], 6), clipped, overflows, layer["name"]
 

@@ -91,5 +91,5 @@ def find(name: str, folder: Path | None = None) -> Function:
     where = f"function '{name}'"
     module, colon, function = name.partition(":")
     if not colon:
-        raise UserError(where, "no such function", nearest(name, FUNCTIONS) + " Your own is written module:function")
+        raise UserError(where, "no such function", f"{nearest(name, FUNCTIONS)}, or write your own as module:function")
     return user_metric.find(where, module, function, folder)  # type: ignore[return-value]  # of one array

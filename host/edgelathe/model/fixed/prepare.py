@@ -56,6 +56,13 @@ def needs_samples(model: Model, wanted: Wanted) -> bool:
     return is_float(model) and (not wanted.bits.any or wanted.bits.activations is not None)
 
 
+def check(bits: Bits) -> None:
+    """Whether these widths can be simulated. Raises UserError."""
+    for name, asked in (("weights", bits.weights), ("activations", bits.activations)):
+        if asked is not None and not 2 <= asked <= 16:
+            raise UserError(f"--{name}", f"{asked} bits cannot be simulated", "give 2 to 16")
+
+
 def prepare(
     model: Model, wanted: Wanted, samples: Mapping[str, NDArray[Any]] | None = None, reference: Model | None = None
 ) -> Program:
@@ -70,9 +77,7 @@ def prepare(
     Raises:
         UserError: an operator or a target that is not simulated.
     """
-    for name, asked in (("weights", wanted.bits.weights), ("activations", wanted.bits.activations)):
-        if asked is not None and not 2 <= asked <= 16:
-            raise UserError(f"--{name}", f"{asked} bits cannot be simulated", "give 2 to 16")
+    check(wanted.bits)
     return (_tflite if model.format == "tflite" else _onnx)(model, wanted, samples, reference)
 
 
