@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgelathe.core.budget import parse_all
 from edgelathe.core.claim import Claim
 from edgelathe.core.device import SessionOptions
@@ -78,6 +80,15 @@ def test_times_of_an_emulated_device_prove_nothing_unasked() -> None:
 def test_what_fell_to_chance_is_never_chosen_while_there_is_another() -> None:
     found = decide(rules("size<=0.6x"), [entry("a", 100, 0.1, 0.8, status="rejected"), entry("b", 900, 1.0, 0.0)], BASE)
     assert (found.chosen, found.met) == ("b", False)
+
+
+def test_where_all_fell_to_chance_the_reason_says_so() -> None:
+    fell = entry("a", 100, 0.1, 0.8, status="rejected")
+    fell = replace(fell, candidate=fell.candidate.with_(why="fell to chance: top1 0.1; worst layers: conv1"))
+    found = decide(rules("accuracy.drop<=1%"), [fell], BASE)
+    assert (found.chosen, found.met) == ("a", False)
+    assert "which fell to chance: top1 0.1" in found.reason
+    assert "conv1" not in found.reason
 
 
 def test_with_nothing_measured_there_is_no_choice() -> None:

@@ -185,3 +185,21 @@ def test_the_choice_has_seen_every_sample_even_when_the_closest_changes() -> Non
     outcome = loop(worse, Shelf(), [plan("a"), plan("b", "fp16")], "accuracy.drop<=1%").run()
     assert worse.asked == ["baseline", "a", "b", "a whole", "b whole"]
     assert outcome.decision.chosen == "b"
+
+
+def test_a_candidate_that_lost_too_much_says_which_layers() -> None:
+    measure = Replay({"a": (0.3, 0.9), "b": (0.0, 0.9)})
+    work = loop(measure, Shelf(), [plan("a"), plan("b", "fp16")], "accuracy.drop<=1%")
+    outcome = replace(work, explain=lambda built: f"worst layers of {built.model.name}: conv1").run()
+    lost, kept = outcome.entries
+    assert lost.candidate.why.endswith("worst layers of a: conv1")
+    assert "conv1" not in kept.candidate.why
+
+
+def test_nan_is_explained_and_other_failures_are_not() -> None:
+    nan = ModelFailure("fake", "NaN in the outputs of 3 of 100 samples", "leave the step out", "model")
+    refused = ModelFailure("fake", "refused", "try again", "model")
+    work = loop(Replay({"a": nan, "b": refused}), Shelf(), [plan("a"), plan("b", "fp16")], "size<=0.5x")
+    outcome = replace(work, explain=lambda built: "worst layers: conv1 (values overflow)").run()
+    assert outcome.entries[0].candidate.why.endswith("worst layers: conv1 (values overflow)")
+    assert "conv1" not in outcome.entries[1].candidate.why

@@ -155,6 +155,33 @@ TRACED = {
 }
 
 
+EXPLAINED = {
+    "n": 64,
+    "sqnr_db": 12.5,
+    "accuracy": accuracy(0.9, 0.07).to_json(),
+    "changed": 9,
+    "chance": False,
+    "layers": [
+        {
+            "layer": "conv1",
+            "op": "Conv",
+            "sqnr_db": 11.2,
+            "fall_db": 28.8,
+            "channel_db": 4.0,
+            "clipped": 0.02,
+            "channel_ratio": 31.0,
+            "weight_ratio": None,
+            "dead": 0,
+            "lost": 3,
+            "saturating": 0.25,
+            "overflow": False,
+            "causes": ["2.0% of its values clipped", "3 channels became constant"],
+        }
+    ],
+    "tries": ["int8(scale=minmax) or scale=percentile", "skip = true for layer 'conv1'"],
+}
+
+
 def _together(drop: float, db: float, size: int) -> dict[str, Any]:
     return {"accuracy": accuracy(0.978 - drop, drop).to_json(), "changed": 27, "sqnr_db": db, "bytes": size}
 
@@ -319,6 +346,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                     {"layer": "conv1", "done": True, "what": "int8"},
                     {"layer": "fc", "done": False, "what": "8 channels only"},
                 ],
+                "explain": EXPLAINED,
             }
         ],
     },

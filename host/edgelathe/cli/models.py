@@ -36,6 +36,7 @@ def compress(
     data: Annotated[str | None, typer.Option(metavar="D", help="Calibration data.")] = None,
     profile: ProfileOption = None,
     device: Annotated[str | None, typer.Option(metavar="DEV", help="Ask this device what it can do.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say after each step why answers changed.")] = False,
 ) -> None:
     """Compress a model by a recipe, on this machine.
 
@@ -45,7 +46,7 @@ def compress(
     from edgelathe.core import profile as profiles
     from edgelathe.core.errors import UserError
     from edgelathe.model import io
-    from edgelathe.recipes import read, run
+    from edgelathe.recipes import chance, read, run
     from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
 
     to_stream = str(out) == "-"
@@ -62,7 +63,10 @@ def compress(
     for warning in calib.warnings if calib else ():
         shell.say(f"note: {warning}")
     with shell.progress() as bar:
-        built = run.run(resolved, loaded, calib, where, bar.start)
+        built = run.run(resolved, loaded, calib, where, bar.start, explain=explain)
+        warning = "" if explain else chance.warning(loaded, built, calib)
+    if warning:
+        shell.say(f"warning: {warning}")
     if to_stream:
         sys.stdout.buffer.write(built.model.data)
         return

@@ -119,6 +119,8 @@ def _missed(entry: Entry, got: Sequence[BudgetLine], sound: Sequence[Judged], ru
     never = [limit.expr for i, limit in enumerate(rules.limits) if all(got[i].verdict == "missed" for _, got in sound)]
     found = "; ".join(_words(line, entry) for line in broken or open_)
     text = f"{state}: {found}; the closest is {entry.candidate.recipe}"
+    if entry.candidate.status == "rejected":
+        text += f", which {entry.candidate.why.partition(';')[0]}"
     if never:
         text += f"; no candidate of {len(sound)} reaches {' or '.join(never)}"
     return text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgelathe.core.errors import EdgelatheError, UserError
 from edgelathe.core.recipe import to_toml
 from edgelathe.core.result import Candidate
 from edgelathe.device.errors import ModelFailure
-from edgelathe.fit.decide import Decision, Rules, decide
+from edgelathe.fit.decide import Decision, Rules, decide, lines
 from edgelathe.fit.measured import Entry, Measure
 from edgelathe.fit.plan import Plan
 from edgelathe.model.types import Model
@@ -76,7 +76,8 @@ Tell = Callable[[str, str, int, int], None]
 class Loop:
     """One run's work, with all that touches the world as arguments.
 
-    `session` is how the baseline runs; `build` compresses by a plan; `max_time` is in seconds of the timing's clock.
+    `session` is how the baseline runs; `build` compresses by a plan; `max_time` is in seconds of the timing's clock;
+    `explain` says which layers went wrong, for candidates that lost too much.
     """
 
     model: Model
@@ -89,6 +90,7 @@ class Loop:
     timing: Timing
     max_time: float | None = None
     tell: Tell = lambda phase, text, at, of: None
+    explain: Callable[[Built], str] = lambda built: ""
 
     def run(self) -> Outcome:
         """Measure the baseline and every plan that is not kept yet, then decide.
@@ -113,7 +115,7 @@ class Loop:
             if closest is None or _whole(done[closest.id], baseline):
                 return Outcome(baseline, tuple(self._ordered(done)), decision)
             # its evaluation stopped early, yet none is closer
-            done[closest.id] = self._again(closest, done[closest.id], outputs)
+            done[closest.id] = self._again(closest, done[closest.id], outputs, baseline)
 
     def _ordered(self, done: Mapping[str, Entry]) -> list[Entry]:
         return [done[plan.id] for plan in self.plans if plan.id in done]
@@ -131,7 +133,7 @@ class Loop:
         """Build and measure one plan. What fails is a failed candidate with its reason, not a failed run."""
         toml = to_toml(plan.recipe)
         candidate = Candidate(plan.id, plan.text, self.model.format, from_table(plan.recipe.session, {}))
-        artifact = None
+        artifact, built = None, None
         try:
             self.tell("compressing", plan.text, number, len(self.plans))
             with self.timing.spent("compress_s"):
@@ -148,13 +150,22 @@ class Loop:
             self.tell("measuring", plan.text, number, len(self.plans))
             with self.timing.spent("measure_s"):
                 measured = self.measure.candidate(built.model, candidate.options, outputs, whole=False)
-            entry, artifact = Entry.of(candidate, measured, toml), built.model.data
+            entry = self._explained(Entry.of(candidate, measured, toml), built, done["baseline"])
+            artifact = built.model.data
         except (UserError, ModelFailure) as e:  # the recipe does not suit the model, or its result not the device
-            entry = Entry(candidate.with_(status="failed", why=str(e)), recipe_toml=toml)
+            why = _said(str(e), self.explain(built) if built is not None and "NaN" in e.what else "")
+            entry = Entry(candidate.with_(status="failed", why=why), recipe_toml=toml)
         self.keep.save(entry, artifact)
         return entry
 
-    def _again(self, plan: Plan, entry: Entry, outputs: NDArray[np.generic]) -> Entry:
+    def _explained(self, entry: Entry, built: Built, baseline: Entry) -> Entry:
+        """With the reason in `why`, where the accuracy fell to chance or misses a limit."""
+        missed = (line for line in lines(self.rules, entry, baseline) if line.verdict == "missed")
+        if entry.candidate.status != "rejected" and not any(x.metric.startswith("accuracy") for x in missed):
+            return entry
+        return replace(entry, candidate=entry.candidate.with_(why=_said(entry.candidate.why, self.explain(built))))
+
+    def _again(self, plan: Plan, entry: Entry, outputs: NDArray[np.generic], baseline: Entry) -> Entry:
         """The closest candidate on every sample."""
         self.tell("measuring on every sample", plan.text, len(self.plans), len(self.plans))
         built = self.build(plan)
@@ -165,7 +176,7 @@ class Loop:
             failed = entry.candidate.with_(status="failed", why=str(e), latency=None, accuracy=None)
             self.keep.save(Entry(failed, recipe_toml=entry.recipe_toml), None)
             return Entry(failed, recipe_toml=entry.recipe_toml)
-        whole = Entry.of(entry.candidate, measured, entry.recipe_toml)
+        whole = self._explained(Entry.of(entry.candidate, measured, entry.recipe_toml), built, baseline)
         self.keep.save(whole, built.model.data)
         return whole
 
@@ -180,6 +191,10 @@ def _built(build: Callable[[Plan], Built], plan: Plan) -> Built:
         what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         mend = f"this is a bug, please report it (`edgelathe compress --recipe '{plan.text}' -v` shows where)"
         raise UserError(f"recipe '{plan.text}'", what, mend) from e
+
+
+def _said(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _options(plan: Plan, built: Built) -> SessionOptions:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgelathe.compress import explain as why
 from edgelathe.core import profile as profiles
 from edgelathe.core.device import Probe, SessionOptions, Target
 from edgelathe.core.errors import DeviceError, HostError, Interrupted, UserError
@@ -115,6 +116,7 @@ def _perform(
         listen.say(f"note: {warning}")
     with open_device(target, ssh_config=ssh_config) as device:
         device.client.progress = listen.say  # building an engine takes minutes
+        device.call_seconds = checked.call_seconds
         scene = _Scene.of(checked, device, listen.say)
         for text in scene.remarks:
             listen.say(f"warning: {text}")
@@ -143,13 +145,18 @@ def _loop(scene: _Scene, store: Store, run: str, listen: Listener, start: float)
     def build(plan: Plan) -> Built:
         return run_recipe(plan.recipe, model, checked.calib, read.where(plan.text))
 
+    def explain(built: Built) -> str:
+        with suppress(UserError):  # it is a remark on a measurement, which stands
+            return why.explain(model, built.model, checked.calib, built.config).sentence()
+        return ""
+
     with Rig(
         scene.device, model, checked.data, checked.metric, checked.asked, scene.session,
         Ways(job.require_provider, job.lenient, scene.remarks, job.seed), listen.tick,
     ) as rig:  # fmt: skip
         shelf = Shelf(store, run)
         loop = Loop(
-            model, scene.session, scene.plans, rules, rig, build, shelf, timing, job.max_time, listen.phase
+            model, scene.session, scene.plans, rules, rig, build, shelf, timing, job.max_time, listen.phase, explain
         )  # fmt: skip
         outcome = loop.run()
     timing.seconds["push_s"] = rig.push_seconds

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgelathe.compress import explain as explaining
+from edgelathe.compress.explain import Explanation
 from edgelathe.compress.types import Context, Note
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
@@ -19,16 +21,18 @@ from edgelathe.recipes.resolve import spec
 
 @dataclass(frozen=True)
 class StepRun:
-    """What one step did: seconds and a note per layer."""
+    """What one step did: seconds, a note per layer, and where asked how the model answers since."""
 
     use: str
     seconds: float
     notes: tuple[Note, ...]
+    explained: Explanation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A row of `steps` in `edgelathe.compress/1`."""
         layers = [{"layer": n.layer, "done": n.done, "what": n.what} for n in self.notes]
-        return {"use": self.use, "seconds": round(self.seconds, 3), "layers": layers}
+        row: dict[str, Any] = {"use": self.use, "seconds": round(self.seconds, 3), "layers": layers}
+        return row | {"explain": self.explained.to_json()} if self.explained else row
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Built:
 
 
 def run(
-    recipe: Recipe, model: Model, data: Dataset | None, where: str, on_step: Callable[[str], None] = lambda _: None
-) -> Built:
+    recipe: Recipe, model: Model, data: Dataset | None, where: str, on_step: Callable[[str], None] = lambda _: None,
+    *, explain: bool = False,
+) -> Built:  # fmt: skip
     """Apply every step in turn; pure but for the time it takes.
 
     Args:
@@ -51,6 +56,7 @@ def run(
         data: calibration samples bound to the model, None where there are none.
         where: the recipe's text or file, for messages.
         on_step: told the name of each step as it starts.
+        explain: whether to compare the model with the uncompressed one after each step that changed it.
 
     Raises:
         UserError: a step needs data and there are none, or cannot take this model.
@@ -62,14 +68,21 @@ def run(
         row = spec(step, model.format, where)
         if data is None and "data" in row.needs:
             raise UserError(f"{where}: {step.use}", "needs calibration data", "give them with --data")
+        if explain and data is None:
+            raise UserError("--explain", "needs samples to compare models on", "give them with --data")
         on_step(step.use)
         start = time.perf_counter()
         applied = row.apply(
             current, options.build(row.options, step.options, where), Context(data=data, overrides=step.layers)
         )
-        current = applied.model
+        seconds = time.perf_counter() - start
         config |= applied.config
-        done.append(StepRun(step.use, time.perf_counter() - start, applied.notes))
+        explained = None
+        if explain and data is not None and applied.model.sha256 != current.sha256:
+            on_step(f"{step.use}: explain")
+            explained = explaining.explain(model, applied.model, data, config)
+        current = applied.model
+        done.append(StepRun(step.use, seconds, applied.notes, explained))
     if recipe.session and current.sha256 != model.sha256:
         current = metadata.write(current, metadata.SESSION, session_text(recipe, config))
     io.validate(current)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgelathe.report import units
+from edgelathe.report.explanation import explained
 from edgelathe.report.junit import describe
 from edgelathe.report.layout import Fitted, broken, shortened, tidy
 from edgelathe.report.view import accuracy_metric, chosen
@@ -62,7 +63,8 @@ def compressed(document: Doc) -> RenderableType:
         )
     before, after = document["bytes_before"], document["bytes_after"]
     total = f"{document['model']}   {units.size(before)} -> {units.size(after)} ({units.times(after / before)})"
-    return Group(tidy(made), Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
+    why = [line for step in document["steps"] if "explain" in step for line in explained(step["use"], step["explain"])]
+    return Group(tidy(made), *why, Text(total, "bold"), Text(f"sha256 {document['sha256']}", "dim"))
 
 
 def inspection(document: Doc) -> RenderableType:

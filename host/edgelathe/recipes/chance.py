@@ -1,0 +1,28 @@
+"""A compressed model that no longer answers: said at once, with the reason, and not found out on a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelathe.compress.explain import explain
+
+if TYPE_CHECKING:
+    from edgelathe.core.dataset import Dataset
+    from edgelathe.model.types import Model
+    from edgelathe.recipes.run import Built
+
+_GLANCE = 32  # samples
+
+
+def warning(model: Model, built: Built, data: Dataset | None) -> str:
+    """Why the model is no better than chance on a few calibration samples; "" where it is, or there are none.
+
+    The whole explanation is made only where it is needed.
+    """
+    if data is None or built.model.sha256 == model.sha256 or model.signature.inputs != built.model.signature.inputs:
+        return ""
+    if not explain(model, built.model, data, samples=_GLANCE, layers=False).chance:
+        return ""
+    found = explain(model, built.model, data, built.config)
+    said = f"{found.changed} of {found.n} answers changed" if found.changed is not None else "outputs are not numbers"
+    return f"the model fell to chance on calibration samples: {said}; {found.sentence()}"
