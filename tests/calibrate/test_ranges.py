@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,8 +73,43 @@ def test_values_that_are_not_finite_are_refused_by_name(net, bad):
         ranges.collect(model, Dataset("d.npz", {"x": x}), {inner: None})
 
 
-def test_a_thinned_tensor_still_shows_every_channel():
-    x = np.repeat(np.arange(64, dtype=np.float32), 1024).reshape(1, 64, 32, 32)
-    thin = ranges.thin(x, 4096)
-    assert len(thin) <= 4096
-    assert set(np.unique(thin)) == set(range(64))
+def test_a_second_recipe_does_not_run_the_model_again(net, monkeypatch):
+    model, inner = net
+    data = samples(model, 4)
+    first = ranges.collect(model, data, {"x": 1, inner: None})
+    ran = []
+    gather = ranges.gather
+    monkeypatch.setattr(ranges, "gather", lambda m, d, t: ran.append(dict(t)) or gather(m, d, t))
+    again = ranges.collect(model, data, {"x": None, inner: None})
+    assert ran == [{}]
+    assert np.array_equal(again["x"].histogram.counts, first["x"].histogram.counts)
+    ranges.collect(model, data, {"x": 1, inner: 1})
+    assert ran[1:] == [{inner: 1}]
+    ranges.collect(model, samples(model, 4, seed=2), {"x": 1})
+    assert ran[2:] == [{"x": 1}]
+
+
+def test_resident_memory_is_flat_from_64_to_1024_samples():
+    def peak(n):
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, str(n)], check=True, capture_output=True, cwd=Path(__file__).parents[1]
+        )
+        return int(child.stdout)
+
+    assert peak(1024) - peak(64) < 8_000_000  # bytes; the model's activations of 1,024 samples are 200 MB
+
+
+CHILD = """
+import resource, sys
+import numpy as np
+from edgelathe.calibrate import ranges
+from edgelathe.core.dataset import Dataset
+from support.tiny_onnx import Graph
+g = Graph()
+a = g.op("Relu", g.conv("x", 3, 16))
+model = g.build(g.conv(a, 16, 16), shape=("n", 3, 40, 40))
+x = np.random.default_rng(0).normal(size=(1, 3, 40, 40)).astype(np.float32)
+data = Dataset("d", {"x": np.broadcast_to(x, (int(sys.argv[1]), 3, 40, 40))})
+ranges.gather(model, data, {"x": 1, a: 1, model.signature.outputs[0].name: 1})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""

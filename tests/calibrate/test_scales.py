@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgelathe.calibrate import histogram, scales
-from edgelathe.calibrate.ranges import Statistics
+from edgelathe.calibrate.statistics import Statistics
 
 
 def statistics(values):

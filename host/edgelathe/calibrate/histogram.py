@@ -25,6 +25,11 @@ class Histogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
+    def last(self) -> int:
+        """The index k of the last bin."""
+        return self.first + len(self.counts) - 1
+
+    @property
     def edges(self) -> NDArray[np.float64]:
         """The len(counts) + 1 edges."""
         return (self.first + np.arange(len(self.counts) + 1)) * self.width
@@ -57,6 +62,23 @@ def extend(histogram: Histogram, values: NDArray[np.float32]) -> Histogram:
     counts = np.bincount(np.clip(index, 0, last - first), minlength=last - first + 1)
     at = old.first - first
     counts[at : at + len(old.counts)] += old.counts
+    return Histogram(width, first, counts)
+
+
+def merge(a: Histogram, b: Histogram) -> Histogram:
+    """The histogram of both streams: exact counts in the wider bins, pairs of which are joined until all fit."""
+    if not len(a.counts) or not len(b.counts):
+        return a if len(a.counts) else b
+    width = max(a.width, b.width)
+    while True:
+        one, two = rescale(a, width), rescale(b, width)
+        first, last = min(one.first, two.first), max(one.last, two.last)
+        if last - first < BINS:
+            break
+        width *= 2
+    counts = np.zeros(last - first + 1, np.int64)
+    for h in (one, two):
+        counts[h.first - first : h.last + 1 - first] += h.counts
     return Histogram(width, first, counts)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.calibrate import histogram
+from edgelathe.calibrate import cache, statistics
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.run import batch_size
@@ -18,91 +19,61 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgelathe.calibrate.histogram import Histogram
+    from edgelathe.calibrate.statistics import Statistics
     from edgelathe.core.dataset import Dataset
     from edgelathe.model.types import Model
 
-GROUP_BYTES = 256_000_000  # of captured tensors at a time
-# Values that enter histograms, of all tensors and samples together, and at least of each; ranges and means see all.
-_COUNTED, _COUNTED_EACH = 1 << 26, 1 << 11
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """What one tensor held over all samples: exact range, histogram, mean per channel and its shape at batch 1.
-
-    `mean` is float64 [channels] along the axis that was asked for, None where none was.
-    """
-
-    name: str
-    low: float
-    high: float
-    histogram: Histogram
-    shape: tuple[int, ...]
-    mean: NDArray[np.float64] | None = None
+GROUP_BYTES = 128_000_000  # of captured tensors at a time; two samples' worth is held
 
 
 def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> dict[str, Statistics]:
-    """Statistics of `tensors` while the model runs on every sample of `data`.
+    """Statistics of `tensors` while the model runs on every sample of `data`; those in the cache are not run again.
 
     Args:
         model: an ONNX model.
         data: samples bound to its inputs, by name.
-        tensors: names of float32 tensors of the main graph (inputs too); the axis along which their means are taken.
+        tensors: names of float32 tensors of the main graph (inputs too); the axis that counts channels, None for none.
 
-    Tensors are captured in groups of at most `GROUP_BYTES`, each group in one run of the model over all samples.
-    Raises UserError where a tensor is not finite, or the model does not run.
+    Tensors are captured in groups of at most `GROUP_BYTES`, each group in one run of the model over all samples; what
+    is held does not grow with the number of samples. Raises UserError where a tensor is not finite, or the model does
+    not run.
     """
-    out: dict[str, Statistics] = {}
-    counted = max(_COUNTED_EACH, _COUNTED // max(1, len(data) * len(tensors)))
+    with cache.opened(cache.key(model, data)) as known:
+        missing = {name: axis for name, axis in tensors.items() if not _serves(known.statistics.get(name), axis)}
+        known.statistics.update(gather(model, data, missing))
+        return {name: known.statistics[name] for name in tensors}
+
+
+def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> dict[str, Statistics]:
+    """As `collect`, always by running the model."""
+    out = {name: statistics.nothing(name) for name in tensors}
     for group in _groups(model, data, list(tensors)):
         run = _capture(model, group)
-        gathered = {name: _Gather(name, tensors[name], counted) for name in group}
-        for index, feed in enumerate(_feeds(model, data)):
-            for name, values in run(feed).items():
-                gathered[name].add(values, f"{data.name}: sample {index}")
-        out |= {name: g.result() for name, g in gathered.items()}
-    return {name: out[name] for name in tensors}
+        # The next sample runs while this one is counted: both leave Python's lock.
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for index, feed in enumerate(itertools.chain(_feeds(model, data), [None])):
+                after = pool.submit(run, feed) if feed is not None else None
+                if ahead is not None:
+                    for name, values in ahead.result().items():
+                        out[name] = _add(out[name], values, tensors[name], f"{data.name}: sample {index - 1}")
+                ahead = after
+    return out
 
 
-class _Gather:
-    """The running statistics of one tensor."""
-
-    def __init__(self, name: str, axis: int | None, counted: int) -> None:
-        self._name, self._axis, self._counted = name, axis, counted
-        self._low, self._high, self._samples = math.inf, -math.inf, 0
-        self._histogram, self._sum = histogram.EMPTY, np.zeros(0)
-        self._shape: tuple[int, ...] = ()
-
-    def add(self, values: NDArray[np.float32], where: str) -> None:
-        if not values.size:
-            return
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise UserError(where, f"tensor '{self._name}' is not finite", "check preprocessing and the float model")
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        self._histogram = histogram.extend(self._histogram, thin(values, self._counted))
-        self._shape, self._samples = values.shape, self._samples + 1
-        if self._axis is not None and values.ndim:
-            axes = tuple(i for i in range(values.ndim) if i != self._axis % values.ndim)
-            mean = values.mean(axis=axes, dtype=np.float32 if values.size < 1 << 20 else np.float64).astype(np.float64)
-            self._sum = mean if self._samples == 1 else self._sum + mean
-
-    def result(self) -> Statistics:
-        low, high = (self._low, self._high) if self._samples else (0.0, 0.0)
-        mean = self._sum / self._samples if self._samples and len(self._sum) else None
-        return Statistics(self._name, low, high, self._histogram, self._shape, mean)
+def _serves(found: Statistics | None, axis: int | None) -> bool:
+    """Whether cached statistics have what is asked for."""
+    if found is None or axis is None:
+        return found is not None
+    rank = len(found.shape)
+    return not rank or (found.channels is not None and found.channels.axis == axis % rank)
 
 
-def thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """At most so many of the values: every k-th, k prime to the size so that no row or channel is missed."""
-    flat = values.reshape(-1)
-    if flat.size <= most:
-        return flat
-    step = -(-flat.size // most)
-    while math.gcd(step, flat.size) != 1:
-        step += 1
-    return flat[::step]
+def _add(sofar: Statistics, values: NDArray[np.float32], axis: int | None, where: str) -> Statistics:
+    try:
+        return statistics.merge(sofar, statistics.of(sofar.name, values, axis))
+    except ValueError as e:
+        raise UserError(where, str(e), "check preprocessing and the float model") from None
 
 
 def _feeds(model: Model, data: Dataset) -> Iterator[dict[str, NDArray[Any]]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.calibrate.ranges import Statistics
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgelathe.calibrate.statistics import Statistics
 
 _SMALLEST = 2.0**-100  # of a scale: products of two stay normal float32 numbers
 _CANDIDATES = 160  # ends of the range that are tried on each side of zero
@@ -120,7 +120,7 @@ def entropy(s: Statistics, levels: int, _percentile: float) -> tuple[float, floa
     return max(s.low, -limit), min(s.high, limit)
 
 
-Rule = Callable[[Statistics, int, float], tuple[float, float]]
+Rule = Callable[["Statistics", int, float], tuple[float, float]]
 RULES: Mapping[str, Rule] = {"minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgelathe.calibrate import ranges, scales
+from edgelathe.calibrate import ranges, scales, statistics
 from edgelathe.compress.graph import options_for
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def calibrate(model: Model, plan: Plan, options: Options, context: Context) -> C
         own = (options_for(options, producer, context.overrides) if producer is not None else None) or options
         span = scales.RULES[own.scale](seen[name], 256, own.percentile)
         if root.is_graph_input():
-            some = ranges.thin(data.inputs[name], _INPUT_VALUES)
+            some = statistics.thin(data.inputs[name], _INPUT_VALUES)
             grid[root] = scales.fit(some, (span, (seen[name].low, seen[name].high)), signed)
         else:
             grid[root] = scales.affine(*span, signed)
