@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Values that lie in one byte or in one word, by bits.
 GROUP = {1: 8, 2: 4, 3: 8, 4: 2, 5: 8, 6: 4, 7: 8, 8: 1}
-#: Values that are looked up at once, by bits: a table of all their combinations has at most 256 rows.
-_JOINED = {1: 8, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}
+# Values that are looked up at once, by bits: fewer steps at load, for a table of all their combinations.
+_JOINED = {1: 4, 2: 2, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}
 
 
 class Packer:
@@ -70,9 +70,11 @@ class Packer:
         padded = np.zeros(-(-flat.size // joined) * joined, np.int64)
         padded[: flat.size] = flat
         units = (padded.reshape(-1, joined) << (bits * np.arange(joined))).sum(axis=1)
+        if joined > 1:  # filled up, so that tables of any length share their combinations
+            table = np.concatenate([table, np.repeat(table[-1:], (1 << bits) - len(table))])
         rows = self._constant(table)
         if joined > 1:
-            rows = self._node("Gather", [rows, self._combinations(bits, len(table))])
+            rows = self._node("Gather", [rows, self._combinations(bits)])
         stored, made = self._unsigned(units, bits * joined)
         out = self._node("Gather", [rows, self._cast(stored, made, np.dtype(np.int32))])
         if padded.size > flat.size:
@@ -107,16 +109,19 @@ class Packer:
             value = self._node("Reshape", [value, self._share(np.array([flat.size], np.int64))])
         return value, word
 
-    def _combinations(self, bits: int, entries: int) -> ir.Value:
-        """int32 [2**(bits * joined), joined]: the indices that lie in each unit; those that the table lacks are 0."""
+    def _combinations(self, bits: int) -> ir.Value:
+        """int32 [2**(bits * joined), joined]: the indices that lie in each unit."""
         joined = _JOINED[bits]
-        unit = np.arange(1 << (bits * joined))[:, None]
-        rows = (unit >> (bits * np.arange(joined))) & ((1 << bits) - 1)
-        rows = np.where(rows < entries, rows, 0).astype(np.uint8)
+        units = np.arange(1 << (bits * joined))[:, None]
+        rows = ((units >> (bits * np.arange(joined))) & ((1 << bits) - 1)).astype(np.uint8)
         return self._once(
-            ("combinations", bits, entries),
-            lambda: self._cast(self._constant(rows), rows.dtype, np.dtype(np.int32)),
+            ("combinations", bits), lambda: self._cast(self._constant(rows), rows.dtype, np.dtype(np.int32))
         )
+
+    def node(self, op: str, inputs: Sequence[ir.Value | NDArray[Any]], **attributes: Any) -> ir.Value:
+        """The output of one more operator on values and on constants, computed at load as the rest."""
+        values = [self._share(v) if isinstance(v, np.ndarray) else v for v in inputs]
+        return self._node(op, values, **attributes)
 
     def _shaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         return self._node("Reshape", [value, self._share(np.array(shape, np.int64))])
