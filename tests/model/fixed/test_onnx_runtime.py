@@ -114,6 +114,15 @@ def test_multiplier_and_shift_stay_within_one_of_the_float_factor(rounding):
     target = Target(rounding=rounding)
     for name in ("convolutions", "pools", "moves"):
         assert max(distances(made(name, "u8s8"), layer_by_layer=True, target=target).values()) <= 1
+        # With 16-bit activations multipliers have 15 bits, as in TFLite.
+        wide = distances(made(name, "s16s16"), optimize=False, layer_by_layer=True, target=target)
+        assert max(wide.values()) <= 2
+
+
+def test_fixed_point_targets_add_and_average_sixteen_bits_in_integers():
+    program = onnx.program(made("pools", "s16s16"), target=Target(rounding="single"))
+    program.run(dict(samples(made("pools", "s16s16"), 2).inputs), exact=False)
+    assert set(program.floats) == {"ReduceMean_6"}
 
 
 def _images(data_dir, folder, n):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.model.fixed import onnx_float, rounding
+from edgelathe.model.fixed import elementwise, onnx_float
 from edgelathe.model.fixed import onnx_products as products
+from edgelathe.model.fixed.limits import Limits, stored
 from edgelathe.model.fixed.onnx_linear import Made
-from edgelathe.model.fixed.onnx_rescale import Limits, Target, dtype, rescale, settle, shifted, store
+from edgelathe.model.fixed.onnx_rescale import Target, rescale, settle, shifted, store
 from edgelathe.model.fixed.onnx_units import MOVES
 from edgelathe.model.fixed.types import Grid, Value
 
@@ -54,11 +55,11 @@ Kernel = Callable[[Call], Made | None]
 def add(call: Call) -> Made | None:
     """Sum of two grids; ratios of scales are taken first. Fused multiply-adds, in the order of the x86 kernel."""
     a, b = call.integers(0), call.integers(1)
+    if call.target.rounding != "float":
+        return _sum(call, 1)
     if a is None or b is None or max(a[1].bits, b[1].bits, call.grid.bits) > 8:
         return None  # ONNX Runtime adds 16-bit values in float
     (x, gx), (y, gy), out = a, b, call.grid
-    if call.target.rounding != "float":
-        return call.made(_add_shifted(call, x, gx, y, gy))
     to = np.float32(out.scale)
     rx, ry = np.float32(gx.scale) / to, np.float32(gy.scale) / to
     offset = float(rx) * gx.zero_point + float(ry * np.float32(gy.zero_point))
@@ -68,15 +69,22 @@ def add(call: Call) -> Made | None:
     return call.made(settle(np.rint(total), np.int64(0), out, call.limits))
 
 
+def subtract(call: Call) -> Made | None:
+    """Difference of two grids; ONNX Runtime computes it in float."""
+    return None if call.target.rounding == "float" else _sum(call, -1)
+
+
 def mul(call: Call) -> Made | None:
     """Product of two grids."""
     a, b = call.integers(0), call.integers(1)
-    if a is None or b is None or max(a[1].bits, b[1].bits, call.grid.bits) > 8:
+    if a is None or b is None:
         return None
     (x, gx), (y, gy), out = a, b, call.grid
-    product = (x.astype(np.int32) - gx.zero_point) * (y.astype(np.int32) - gy.zero_point)
     if call.target.rounding != "float":
-        return call.made(rescale(product, np.asarray(gx.scale * gy.scale / out.scale), out, call.limits, call.target))
+        return call.made(elementwise.Product(gx, gy, out, call.limits, call.target.rounding)(x, y))
+    if max(gx.bits, gy.bits, out.bits) > 8:
+        return None
+    product = (x.astype(np.int32) - gx.zero_point) * (y.astype(np.int32) - gy.zero_point)
     ratio = np.float32(gx.scale) * np.float32(gy.scale) / np.float32(out.scale)
     return call.made(shifted(product.astype(np.float32) * ratio, out, call.limits))
 
@@ -93,13 +101,13 @@ def global_average(call: Call) -> Made | None:
         factor: Any = gx.scale / (call.grid.scale * count)
     else:
         factor = np.float32(gx.scale) / (np.float32(call.grid.scale) * np.float32(count))
-    return call.made(rescale(sums, np.asarray(factor), call.grid, call.limits, call.target))
+    return call.made(rescale(sums, np.asarray(factor), call.grid, call.limits, call.target, wide=gx.bits > 8))
 
 
 def average(call: Call) -> Made | None:
     """The mean over windows, of real numbers as ONNX Runtime takes it, or of integers on a target without them."""
     given = call.integers(0)
-    if given is None or call.grid.bits > 8:
+    if given is None or (call.grid.bits > 8 and call.target.rounding == "float"):
         return None
     x, gx = given
     window = products.window(call.node, x.shape[2:], call.node.attributes["kernel_shape"])
@@ -110,7 +118,7 @@ def average(call: Call) -> Made | None:
     sums = window.cut(x.astype(np.int64) - gx.zero_point).sum(axis=axes)
     counts = onnx_float.counts(window, x.shape[2:], bool(call.node.get("count_include_pad", 0)))
     factor = gx.scale / (call.grid.scale * counts)
-    return call.made(rescale(sums, factor, call.grid, call.limits, call.target))
+    return call.made(rescale(sums, factor, call.grid, call.limits, call.target, wide=gx.bits > 8))
 
 
 def concat(call: Call) -> Made | None:
@@ -122,7 +130,7 @@ def concat(call: Call) -> Made | None:
         if value.grid is None:
             part, outside = store(value.data, call.grid, call.limits)
         elif same(value.grid, call.grid):
-            part, outside = np.clip(value.data, call.limits.low, call.limits.high).astype(dtype(call.grid)), 0
+            part, outside = np.clip(value.data, call.limits.low, call.limits.high).astype(stored(call.grid)), 0
         else:
             part, outside = store(value.real, call.grid, call.limits)
         parts.append(part)
@@ -136,14 +144,12 @@ def table(call: Call) -> Made | None:
     if given is None or given[1].bits > 12 or any(v is not None and v.grid is not None for v in call.inputs[1:]):
         return None
     x, gx = given
-    every = Value(np.arange(gx.low, gx.high + 1).astype(dtype(gx)), gx)
+    every = Value(np.arange(gx.low, gx.high + 1).astype(stored(gx)), gx)
     rest = [None if v is None else v.data for v in call.inputs[1:]]
     (real, *_) = onnx_float.run(call.node, [every.real, *rest])
     answers, _ = store(real, call.grid, call.limits)
     scaled = np.rint(real / np.float32(call.grid.scale)) + call.grid.zero_point
-    outside = (scaled < call.grid.low) & (not call.limits.cut_low) | (scaled > call.grid.high) & (
-        not call.limits.cut_high
-    )
+    outside = (scaled < call.grid.low) & call.limits.grid_low | (scaled > call.grid.high) & call.limits.grid_high
     index = x.astype(np.intp) - gx.low
     return Made(Value(answers[index], call.grid), int(np.count_nonzero(outside[index])) if outside.any() else 0)
 
@@ -173,6 +179,7 @@ def softmax(call: Call) -> Made | None:
 
 KERNELS: Mapping[str, Kernel] = {
     "Add": add,
+    "Sub": subtract,
     "Mul": mul,
     "GlobalAveragePool": global_average,
     "AveragePool": average,
@@ -208,7 +215,7 @@ def move(node: Node, inputs: Sequence[Value | None]) -> list[Value] | None:
                 else _moved(node, [data, *rest], grid)
             )
         data = data.astype(np.int32) - grid.zero_point
-        return [Value((d + grid.zero_point).astype(dtype(grid)), grid) for d in onnx_float.run(node, [data, *rest])]
+        return [Value((d + grid.zero_point).astype(stored(grid)), grid) for d in onnx_float.run(node, [data, *rest])]
     return _moved(node, [data, *rest], grid)
 
 
@@ -220,24 +227,19 @@ def same(a: Grid, b: Grid) -> bool:
     )  # fmt: skip
 
 
+def _sum(call: Call, sign: int) -> Made | None:
+    """Sum or difference by multipliers and shifts."""
+    a, b = call.integers(0), call.integers(1)
+    if a is None or b is None:
+        return None
+    (x, gx), (y, gy) = a, b
+    return call.made(elementwise.Sum(gx, gy, call.grid, call.limits, sign, call.target.rounding)(x, y))
+
+
 def _fused(x: NDArray[Any], factor: np.float32, more: Any) -> NDArray[np.float32]:
     """x * factor + more rounded once to float32: the products of 8 by 24 bits are exact in float64."""
     return np.asarray(x.astype(np.float64) * float(factor) + more, np.float32)
 
 
 def _moved(node: Node, arrays: list[Any], grid: Grid) -> list[Value]:
-    return [Value(np.asarray(d, dtype(grid)), grid) for d in onnx_float.run(node, arrays)]
-
-
-def _add_shifted(call: Call, x: NDArray[Any], gx: Grid, y: NDArray[Any], gy: Grid) -> tuple[NDArray[Any], int]:
-    """Sum by multipliers and shifts, with 20 bits of headroom (TFLite's ADD)."""
-    double = 2 * max(gx.scale, gy.scale)
-    total: Any = 0
-    for data, grid in ((x, gx), (y, gy)):
-        fixed, shift = rounding.multiplier(grid.scale / double)
-        total = total + rounding.multiply(
-            (data.astype(np.int64) - grid.zero_point) << 20, fixed, shift, call.target.rounding
-        )
-    fixed, shift = rounding.multiplier(double / ((1 << 20) * call.grid.scale))
-    moved = rounding.multiply(total, fixed, shift, call.target.rounding)
-    return settle(moved, np.int64(call.grid.zero_point), call.grid, call.limits)
+    return [Value(np.asarray(d, stored(grid)), grid) for d in onnx_float.run(node, arrays)]

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgelathe.model.fixed import onnx_narrow as narrow
 from edgelathe.model.fixed import onnx_products as products
-from edgelathe.model.fixed.onnx_rescale import Limits, Target, rescale, store
+from edgelathe.model.fixed.limits import Limits
+from edgelathe.model.fixed.onnx_rescale import Target, rescale, store
 from edgelathe.model.fixed.products import kind
 from edgelathe.model.fixed.rounding import accumulate
 from edgelathe.model.fixed.types import Grid, Value
@@ -91,7 +92,7 @@ def prepare(node: Node, x: Value | None, w: Value | None, bias: Value | None, *,
     return Linear(node, weights.astype(exact), w, offset, whole, np.asarray(scales), x.grid, exact, constant)
 
 
-def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, target: Target) -> Made:
+def run(layer: Linear, x: Value, grid: Grid | None, within: Limits | None, target: Target) -> Made:
     """One call: exact sums, the bias, and the output on `grid`, or in float32 where that is None."""
     shifted = x.data.astype(layer.exact)
     shifted -= layer.exact(layer.grid.zero_point)
@@ -115,20 +116,20 @@ def run(layer: Linear, x: Value, grid: Grid | None, limits: Limits | None, targe
     sums, overflows = _accumulate(sums, layer.grid, target)
     factor = layer.factor()
     if grid is not None and (layer.bias is None or layer.whole_bias):
-        assert limits is not None
+        assert within is not None
         over = (
             factor / np.float32(grid.scale)
             if target.rounding == "float"
             else layer.grid.scale * layer.scales.astype(np.float64) * layer.node.get("alpha", 1.0) / grid.scale
         )
-        data, clipped = rescale(sums, _along(over, spread), grid, limits, target, wide=layer.grid.bits > 8)
+        data, clipped = rescale(sums, _along(over, spread), grid, within, target, wide=layer.grid.bits > 8)
         return Made(Value(data, grid), clipped, overflows, saturation)
     real = sums.astype(np.float32) * _along(factor, spread)
     if layer.bias is not None and not layer.whole_bias:
         real = real + _along(layer.bias, spread)
     if grid is None:
         return Made(Value(real), 0, overflows, saturation)
-    data, clipped = store(real, grid, limits)
+    data, clipped = store(real, grid, within)
     return Made(Value(data, grid), clipped, overflows, saturation)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.model.fixed import rounding
+from edgelathe.model.fixed.limits import Limits, stored
 from edgelathe.model.fixed.types import Arithmetic, Grid, Rounding
 
 if TYPE_CHECKING:
@@ -34,45 +35,39 @@ class Target:
         return self.arithmetic.wide if grid.bits > 8 else self.arithmetic.accumulator
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Between which integers of a grid an output may lie: its own range, narrowed by the activation after the layer."""
+def limits(grid: Grid, low: float | None = None, high: float | None = None) -> Limits:
+    """The limits of a grid whose values an activation clamps to low..high (real numbers, None: no bound).
 
-    low: int
-    high: int
-    cut_low: bool
-    cut_high: bool
-
-    @classmethod
-    def of(cls, grid: Grid, low: float | None = None, high: float | None = None) -> Limits:
-        """The limits of a grid whose values an activation clamps to low..high (real numbers, None: no bound).
-
-        Rounding is monotone: clamping reals and then rounding gives the same as clamping to the rounded bounds.
-        """
-        ends = [None if b is None else int(np.rint(np.float32(b) / np.float32(grid.scale))) + grid.zero_point
-                for b in (low, high)]  # fmt: skip
-        first = grid.low if ends[0] is None else min(max(ends[0], grid.low), grid.high)
-        last = grid.high if ends[1] is None else max(min(ends[1], grid.high), grid.low)
-        # A grid that begins at 0 stands for a Relu that the quantizer took out.
-        cut_low = (ends[0] is not None and ends[0] >= grid.low) or grid.zero_point == grid.low
-        return cls(first, last, cut_low, ends[1] is not None and ends[1] <= grid.high)
+    Rounding is monotone: clamping reals and then rounding gives the same as clamping to the rounded bounds. A grid that
+    begins at 0 stands for a Relu that the quantizer took out: what lies below is cut off by that.
+    """
+    first, last = (
+        None if b is None else int(np.rint(np.float32(b) / np.float32(grid.scale))) + grid.zero_point
+        for b in (low, high)
+    )
+    return Limits(
+        grid.low if first is None else min(max(first, grid.low), grid.high),
+        grid.high if last is None else max(min(last, grid.high), grid.low),
+        (first is None or first < grid.low) and grid.zero_point != grid.low,
+        last is None or last > grid.high,
+    )
 
 
-def store(real: NDArray[Any], grid: Grid, limits: Limits | None = None) -> tuple[NDArray[Any], int]:
+def store(real: NDArray[Any], grid: Grid, within: Limits | None = None) -> tuple[NDArray[Any], int]:
     """QuantizeLinear: real / scale in float32, halves to even; and how many values the grid had no room for."""
     scales, zeros = (grid.spread(a, real.shape) for a in (grid.scales, grid.zero_points))
     scaled = real.astype(np.float32, copy=False) / scales.astype(np.float32)
-    return settle(np.rint(scaled, out=scaled), zeros, grid, limits)
+    return settle(np.rint(scaled, out=scaled), zeros, grid, within)
 
 
-def shifted(scaled: NDArray[Any], grid: Grid, limits: Limits) -> tuple[NDArray[Any], int]:
+def shifted(scaled: NDArray[Any], grid: Grid, within: Limits) -> tuple[NDArray[Any], int]:
     """As the kernels do that add the zero point before they round: ties fall otherwise where it is odd."""
     with_zero = scaled.astype(np.float32, copy=False) + np.float32(grid.zero_point)
-    return settle(np.rint(with_zero), np.int64(0), grid, limits)
+    return settle(np.rint(with_zero), np.int64(0), grid, within)
 
 
 def rescale(
-    sums: NDArray[Any], factor: NDArray[Any], grid: Grid, limits: Limits, target: Target, *, wide: bool = False
+    sums: NDArray[Any], factor: NDArray[Any], grid: Grid, within: Limits, target: Target, *, wide: bool = False
 ) -> tuple[NDArray[Any], int]:
     """Sums of products times `factor` (float32, broadcasts; input scales over output scale) on the output's grid.
 
@@ -81,38 +76,30 @@ def rescale(
     if target.rounding == "float":
         scaled = sums.astype(np.float32)
         scaled *= factor
-        return settle(np.rint(scaled, out=scaled), np.int64(grid.zero_point), grid, limits)
+        return settle(np.rint(scaled, out=scaled), np.int64(grid.zero_point), grid, within)
     fixed, shift = rounding.multiplier(factor)
     whole = sums.astype(np.int64)
     if not wide:
         moved = rounding.multiply(whole, fixed, shift, target.rounding)
     else:
         moved = rounding.multiply_wide(whole, fixed, shift)
-    return settle(moved, np.int64(grid.zero_point), grid, limits)
+    return settle(moved, np.int64(grid.zero_point), grid, within)
 
 
-def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, limits: Limits | None) -> tuple[NDArray[Any], int]:
+def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, within: Limits | None) -> tuple[NDArray[Any], int]:
     """Add the zero point, clamp, and count what lay outside of the grid and was not cut off by an activation.
 
     `rounded` may be overwritten.
     """
-    bounds = limits or Limits(grid.low, grid.high, grid.axis is None and grid.zero_point == grid.low, False)
+    bounds = within or Limits(grid.low, grid.high, grid.axis is not None or grid.zero_point != grid.low, True)
     if rounded.dtype == np.float32 and grid.bits <= 16:
         zeros = np.asarray(zeros, np.float32)  # such numbers are exact
     whole = np.add(rounded, zeros, out=rounded if rounded.dtype == np.result_type(rounded, zeros) else None)
     clipped = 0
-    if not bounds.cut_low and whole.size and whole.min() < grid.low:
+    if bounds.grid_low and whole.size and whole.min() < grid.low:
         clipped += int(np.count_nonzero(whole < grid.low))
-    if not bounds.cut_high and whole.size and whole.max() > grid.high:
+    if bounds.grid_high and whole.size and whole.max() > grid.high:
         clipped += int(np.count_nonzero(whole > grid.high))
     np.fmax(whole, bounds.low, out=whole)  # NaN becomes the lowest, as in the kernels
     np.fmin(whole, bounds.high, out=whole)
-    return whole.astype(dtype(grid)), clipped
-
-
-def dtype(grid: Grid) -> Any:
-    """The smallest numpy type that holds the integers of a grid."""
-    for bits in (8, 16, 32):
-        if grid.bits <= bits:
-            return np.dtype(f"{'int' if grid.signed else 'uint'}{bits}")
-    return np.dtype(np.int64)
+    return whole.astype(stored(grid)), clipped

@@ -10,10 +10,11 @@ import numpy as np
 
 from edgelathe.core.errors import UserError
 from edgelathe.model.fixed import onnx_contrib, onnx_float, onnx_kernels, onnx_linear
+from edgelathe.model.fixed.limits import Limits
 from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Node, captured
 from edgelathe.model.fixed.onnx_linear import Made
 from edgelathe.model.fixed.onnx_narrow import Saturation
-from edgelathe.model.fixed.onnx_rescale import Limits, store
+from edgelathe.model.fixed.onnx_rescale import limits, store
 from edgelathe.model.fixed.onnx_units import Unit, stored_grid
 from edgelathe.model.fixed.types import Answer, Grid, Value, Watch
 
@@ -134,12 +135,12 @@ class Walk:
     def _compute(self, unit: Unit, inputs: list[Value | None]) -> tuple[Made, list[Value], bool]:
         """The first output, the others, and whether integers were computed with."""
         node, program = unit.node, self._program
-        limits = None if unit.grid is None else Limits.of(unit.grid, unit.low, unit.high)
+        within = None if unit.grid is None else limits(unit.grid, unit.low, unit.high)
         if node.op in onnx_linear.OPERATORS and not node.domain:
             layer = program.linear(unit, inputs)
             if layer is not None:
                 assert inputs[0] is not None
-                made = onnx_linear.run(layer, inputs[0], unit.grid, limits, program.target)
+                made = onnx_linear.run(layer, inputs[0], unit.grid, within, program.target)
                 if made.saturation.answers:
                     program.saturation[node.name] = program.saturation.get(node.name, Saturation()) + made.saturation
                 return (made if unit.grid is not None else _clamped(made, unit)), [], True
@@ -150,20 +151,20 @@ class Walk:
             if unit.grid is None and not unit.clamped:
                 return Made(first), moved[1:], True
             if unit.grid is not None and onnx_kernels.same(first.grid, unit.grid):
-                assert limits is not None
-                held = np.clip(first.data, limits.low, limits.high) if unit.clamped else first.data
+                assert within is not None
+                held = np.clip(first.data, within.low, within.high) if unit.clamped else first.data
                 return Made(Value(held, unit.grid)), moved[1:], True
-            return _stored(first.real, unit, limits), moved[1:], False
+            return _stored(first.real, unit, within), moved[1:], False
         kernel = onnx_kernels.KERNELS.get(node.op)
-        if kernel is not None and unit.grid is not None and limits is not None:
-            call = onnx_kernels.Call(node, inputs, unit.grid, limits, program.target)
+        if kernel is not None and unit.grid is not None and within is not None:
+            call = onnx_kernels.Call(node, inputs, unit.grid, within, program.target)
             integer = kernel(call)
             if integer is not None:
                 return integer, [], True
-        return self._in_float(unit, inputs, limits)
+        return self._in_float(unit, inputs, within)
 
     def _in_float(
-        self, unit: Unit, inputs: list[Value | None], limits: Limits | None
+        self, unit: Unit, inputs: list[Value | None], within: Limits | None
     ) -> tuple[Made, list[Value], bool]:
         node = unit.node
         arrays = [self._program.real(n) if v is not None and n in self._program.graph.constants else
@@ -171,7 +172,7 @@ class Walk:
         found = onnx_float.run(node, arrays, self._outside(node, exact=False))
         if not found:
             raise UserError(node.name, f"{node.op} has no output", "check the model")
-        return _stored(found[0], unit, limits), [Value(a) for a in found[1:]], False
+        return _stored(found[0], unit, within), [Value(a) for a in found[1:]], False
 
     def _follow(self, unit: Unit) -> None:
         """The same unit in float."""
@@ -203,11 +204,11 @@ class Walk:
         )
 
 
-def _stored(real: NDArray[Any], unit: Unit, limits: Limits | None) -> Made:
+def _stored(real: NDArray[Any], unit: Unit, within: Limits | None) -> Made:
     """A real output on the unit's grid, if it has one."""
     if unit.grid is None:
         return Made(Value(_cut(real, unit)))
-    data, clipped = store(real, unit.grid, limits)
+    data, clipped = store(real, unit.grid, within)
     return Made(Value(data, unit.grid), clipped)
 
 
