@@ -157,3 +157,33 @@ def test_models_of_the_same_file_name_are_told_apart() -> None:
     assert "\n  a/model.onnx   3.05" in text
     assert "b/model.onnx is faster than a/model.onnx" in text
     assert "! b/model.onnx: did not settle" in text
+
+
+def test_grades_that_differ_in_figures_only_are_told_once() -> None:
+    doc = document()
+    for r, share, times in zip(doc["results"], ("82", "78"), ("1.5", "1.5"), strict=True):
+        reasons = [f"other processes took {share}% of the CPU on average", f"{times} of 10 blocks"]
+        r["grade"] = {"letter": "D", "reasons": reasons}
+    text = shown(doc)
+    assert "trust D: other processes took 78-82% of the CPU on average; 1.5 of 10 blocks" in text
+    doc["results"][1]["grade"]["letter"] = "C"
+    assert "trust C of b.onnx: other processes took 78%" in shown(doc)
+
+
+def test_a_model_against_itself_is_told_apart_by_number() -> None:
+    doc = document(warnings=[])
+    for r in doc["results"]:
+        r["model"] = "m.onnx"
+    doc["comparisons"][0] |= {"a": "m.onnx", "b": "m.onnx", "verdict": "same"}
+    line = {"model": "m.onnx", "metric": "latency.p50", "limit": 4.0, "value": 3.0, "bound": 3.0, "baseline": None,
+            "verdict": "met", "note": ""}  # fmt: skip
+    absolute, relative = {**line, "expr": "latency<=4ms"}, {**line, "expr": "latency<=1x"}
+    doc["budget"] = [absolute, absolute, relative]
+    doc["results"][1]["warnings"] = ["did not settle"]
+    text = shown(doc)
+    assert "m.onnx (2) and m.onnx (1) are equally fast" in text
+    assert "! m.onnx (2): did not settle" in text
+    assert "✓ m.onnx (1): latency<=4ms" in text
+    assert "✓ m.onnx (2): latency<=4ms" in text
+    assert "✓ m.onnx (2): latency<=1x" in text
+    assert doc["results"][0]["model"] == "m.onnx"  # the document stays as it is

@@ -100,3 +100,13 @@ def test_recipes_break_behind_a_step():
     fit = documents.fit(candidates=[documents.INT8.with_(recipe="fold+equalize+prune(channels=0.3)+int8(scale=mse)")])
     found = lines(terminal.candidates(fit), 72)
     assert any(line.strip() == "int8(scale=mse)" for line in found), "\n".join(found)
+
+
+def test_very_long_names_stand_behind_the_figures():
+    document = long_names("inspect")
+    document["layers"][0]["name"] = "model/" + LAYER
+    heading, row = terminal.text(terminal.render(document)).splitlines()[4:6]
+    assert heading.split()[0] == "op"
+    assert row.split() == ["Conv", "320", "18", "k", "1.28", "kB", "0.9", "%", "model/" + LAYER]
+    (row,) = [line for line in lines(terminal.render(document), 80) if "1.28 kB" in line]
+    assert row.endswith("v2d_1/Conv2D1")

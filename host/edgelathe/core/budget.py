@@ -209,8 +209,9 @@ def _settle(claim: Claim, bound: float, other: float, limit: float, kept: bool) 
     factor = ((end - claim.value) / gap) ** 2 if gap else math.inf
     if factor > 1000:
         return "the value is too close to the limit for any reasonable number of samples"
-    more = f" ({math.ceil(claim.n * (factor - 1))} more)" if claim.n else ""
-    return f"about {max(factor, 1.1):.1f} times the samples{more} would settle it"
+    more = f" ({math.ceil(claim.n * (factor - 1)):,} more)" if claim.n else ""
+    times = f"{factor:.0f}" if factor >= 10 else f"{max(factor, 1.1):.1f}"
+    return f"about {times} times the samples{more} would settle it"
 
 
 def excess(line: BudgetLine) -> float:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from edgelathe.report import tables, units
 from edgelathe.report.layout import Fitted, Layout, shortened
+from edgelathe.report.several import told_apart, trust, warnings
 from edgelathe.report.view import MARKS
 
 Doc = Mapping[str, Any]
@@ -22,6 +23,7 @@ BUSY = 0.1
 
 def benchmark(document: Doc) -> RenderableType:
     """Figures with 95% intervals, who is faster, what the conditions were, and how far to trust it all."""
+    document = told_apart(document)
     results = document["results"]
     able = [r for r in results if r["latency_ms"]]
     names = units.short([r["model"] for r in results])
@@ -34,10 +36,10 @@ def benchmark(document: Doc) -> RenderableType:
     conditions = _conditions(able)
     if conditions:
         lines.append(Text(conditions, "dim"))
-    lines += [Text(text, style) for text, style in _trust(able, names)]
+    lines += [Text(text, style) for text, style in trust(able, names)]
     if document.get("interrupted"):
         lines.append(Text("! interrupted: these are the figures of the time until then", "yellow"))
-    return Group(*lines, *_warnings(results, names))
+    return Group(*lines, *warnings(results, names))
 
 
 def _figures(able: Sequence[Doc], names: Mapping[str, str]) -> RenderableType:
@@ -229,23 +231,3 @@ def _conditions(able: Sequence[Doc]) -> str:
 def _range(values: Sequence[float], factor: float, places: int, unit: str) -> str:
     low, high = (f"{v * factor:.{places}f}" for v in (min(values), max(values)))
     return f"{low} {unit} throughout" if low == high else f"{low}-{high} {unit}"
-
-
-def _trust(able: Sequence[Doc], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Why a grade is not A; once where it is the same for all."""
-    graded = [(names[r["model"]], r["grade"]) for r in able if r.get("grade") and r["grade"]["reasons"]]
-    same = len(graded) == len(able) and all(g == graded[0][1] for _, g in graded)
-    for name, g in graded[:1] if same else graded:
-        who = "" if same else f" of {name}"
-        yield f"trust {g['letter']}{who}: {'; '.join(g['reasons'])}", "yellow" if g["letter"] in "CD" else "dim"
-
-
-def _warnings(results: Sequence[Doc], names: Mapping[str, str]) -> Iterator[Text]:
-    """Each remark once, with whom it is about where it is not about all."""
-    about: dict[str, list[str]] = {}
-    for r in results:
-        for text in dict.fromkeys(r.get("warnings") or ()):
-            about.setdefault(text, []).append(names[r["model"]])
-    for text, who in about.items():
-        named = "" if len(who) == len(results) else f"{', '.join(who)}: "
-        yield Text(f"! {named}{text}", "yellow")

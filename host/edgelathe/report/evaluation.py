@@ -57,7 +57,7 @@ def _difference(c: Doc) -> str:
     ends = (
         (-c["drop"], c["high"] and -c["high"], c["low"] and -c["low"]) if better else (c["drop"], c["low"], c["high"])
     )
-    text = f"{units.drop(c['metric'], *ends)} {'better' if better else 'worse'}"
+    text = f"{units.drop(c['metric'], *ends)} {'better' if better else 'worse' if c['drop'] else 'of difference'}"
     if c.get("lost") is not None:
         text += f" · {c['lost']} lost, {c['won']} won (McNemar's exact p = {c['p']:.2g})"
     if c.get("changed") is not None:

@@ -22,6 +22,9 @@ GOOD = frozenset({"ready", "staged", "active", "done"})
 SIGNS = {"ok": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
+#: Names longer than this stand behind the figures, or a file's lines would begin with nothing but names.
+LONG = 80
+
 
 def table(*headings: str, gap: int = 3) -> Table:
     """An empty table without lines, its columns `gap` apart.
@@ -73,22 +76,29 @@ def inspection(document: Doc) -> RenderableType:
         units.FORMATS.get(document["format"], document["format"]),
         units.size(document["bytes"]),
         f"{units.count(document['parameters'])} parameters",
+        f"{units.count(document['macs'])} MACs",
     ]
-    head.append(f"{units.count(document['macs'])} MACs")
     ends = [Text(f"{kind:8}{_tensor(t)}") for kind in ("input", "output") for t in document[f"{kind}s"]]
     layers = document["layers"]
-    share = [units.share(layer["bytes"] / document["bytes"]) for layer in layers]
+    names = [layer["name"] for layer in layers]
+    last = max(map(len, names), default=0) > LONG
 
     def made(most: int, gap: int = 3) -> RenderableType:
-        rows = table(">  layer", ">op", ">parameters", ">MACs", ">bytes", ">of bytes", gap=gap)
-        for layer, part in zip(layers, share, strict=True):
-            figures = (units.count(layer["parameters"]), units.count(layer["macs"]), units.size(layer["bytes"]), part)
-            rows.add_row(Text(f"  {shortened(layer['name'], most)}"), Text(layer["op"]), *figures)
+        figures = (">op", ">parameters", ">MACs", ">bytes", ">of bytes")
+        rows = table(*(f">  {figures[0][1:]}", *figures[1:], ">layer") if last else (">  layer", *figures), gap=gap)
+        for layer in layers:
+            name, (op, *numbers) = shortened(layer["name"], most), _figures_of(layer, document["bytes"])
+            rows.add_row(*map(Text, (f"  {op}", *numbers, name) if last else (f"  {name}", op, *numbers)))
         return rows
 
-    names = [layer["name"] for layer in layers]
     shown = Fitted(names, made, lambda most: made(most, gap=2))
     return Group(Text(" · ".join(head), "bold"), *ends, Text(), shown, *_changed_by(layers))
+
+
+def _figures_of(layer: Doc, whole: float) -> tuple[str, ...]:
+    """Operator, parameters, MACs, bytes and their share."""
+    counts = (units.count(layer["parameters"]), units.count(layer["macs"]))
+    return (layer["op"], *counts, units.size(layer["bytes"]), units.share(layer["bytes"] / whole))
 
 
 def _changed_by(layers: Sequence[Doc]) -> list[RenderableType]:
