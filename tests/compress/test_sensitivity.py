@@ -203,3 +203,11 @@ def test_values_that_are_not_finite_are_refused():
     model = g.build(g.op("Flatten", g.op("Log", g.conv("x", 3, 2))))
     with pytest.raises(UserError, match="not finite"), partial.workers(1) as run_all:
         s.Scene.of(model, samples(model), run_all)
+
+
+def test_layers_of_other_kinds_are_said_to_be_left_out():
+    g = Graph()
+    up = g.op("ConvTranspose", g.conv("x", 3, 4), g.weights(4, 3, 2, 2), strides=[2, 2], name="up")
+    model = g.build(g.op("Flatten", g.op("GlobalAveragePool", up)))
+    _, found = measured(model, data_for(model), (4,))
+    assert [(n.layer, n.what) for n in found.skipped] == [("up", "ConvTranspose has no integer form here")]

@@ -163,7 +163,7 @@ def whole(of: Float, change: Change) -> Answer:
 
     proto = onnx.ModelProto()
     proto.CopyFrom(of.proto)
-    _replace(proto, change)
+    replace(proto, change)
     run, names = partial.session(partial.serialized(proto), of.name), [o.name for o in proto.graph.output]
 
     def one(at: int) -> Answer:
@@ -245,7 +245,7 @@ class Block:
             for node, position in zip(part.graph.node, at.nodes, strict=True):
                 if position in layer.positions:
                     node.input[0] = _ROUNDED
-        _replace(part, change)
+        replace(part, change)
         return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{layer.name}' on")
 
 
@@ -293,7 +293,8 @@ def _inputs(layer: Weighted, at: Suffix, values: Arrays, change: Change) -> Arra
     return out | {_ROUNDED: change.source(values[layer.source])} if change.source else out
 
 
-def _replace(proto: onnx.ModelProto, change: Change) -> None:
+def replace(proto: onnx.ModelProto, change: Change) -> None:
+    """Put the constants of a change into a model, in place."""
     import onnx
 
     for tensor in proto.graph.initializer:

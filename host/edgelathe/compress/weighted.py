@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+_OTHERS = frozenset(("ConvTranspose", "LSTM", "GRU", "RNN"))
 _STEPS = 2.0**29  # of a bias that is held beside rounded weights: it loses nothing that float32 has
 
 
@@ -56,6 +57,8 @@ def layers(model: ir.Model) -> tuple[list[Weighted], list[Note]]:
     by_weight: dict[str, list[tuple[int, ir.Node]]] = {}
     left = []
     for at, node in enumerate(graph):
+        if node.op_type in _OTHERS:
+            left.append(Note(layer(node), False, f"{node.op_type} has no integer form here"))
         if node.op_type not in qplan.WEIGHTS or node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type == "Gemm":
