@@ -132,9 +132,7 @@ class Jobs:
                 return frame
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
-                raise self._over(
-                    job, "time", f"no answer within {seconds:g} s", "raise the limit or use a smaller model"
-                )
+                raise self._over(job, "time", f"the model did not answer within {seconds:.3g} s", "")
             if memory_bytes:
                 rss = rss_bytes(job.pid)
                 if rss is not None and rss > memory_bytes:

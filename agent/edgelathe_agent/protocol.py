@@ -95,7 +95,8 @@ VERBS: Dict[str, Verb] = {
     # the page cache; `profile`: it can be traced. build_ms: part of load_ms that built an engine for this machine
     # (null: none is built). `provider` of the answer is the one that runs its nodes; inputs and outputs: [{"name",
     # "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length. limits: {"memory_bytes": most RSS
-    # of the child, "seconds": most time of one request}; 0 or left out: none.
+    # of the child, "seconds": most time of loading and feeding, "call_seconds": of requests that run the model, beyond
+    # what these ask it to run for}; 0 or left out: none.
     "open": Verb(
         {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
          "cpus": _LIST, "cold": _FLAG, "profile": _FLAG, "limits": _OBJ},

@@ -6,25 +6,18 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, Optional
 
 from edgelathe_agent import cgroup, framing
 from edgelathe_agent.cas import FULL, Store
 from edgelathe_agent.framing import Frame, ProtocolError, TooLargeError
 from edgelathe_agent.jobs import GoneError, Job, Jobs, Tick, program, write_all
+from edgelathe_agent.patience import Session
 from edgelathe_agent.programs import find
 from edgelathe_agent.protocol import MAX_REQUEST, PROTOCOL, RUNTIMES, AgentError, check_request
 from edgelathe_agent.verbs import HANDLERS
 
 Head = Dict[str, Any]
-
-
-class Session(NamedTuple):
-    """An open model: its child and the limits of each of its requests."""
-
-    job: Job
-    seconds: float
-    memory_bytes: int
 
 
 class Agent:
@@ -74,23 +67,28 @@ class Agent:
             raise AgentError(**frame.head["error"])
         return frame
 
-    def ask_session(self, head: Head, every: float = 0.05, tick: Tick = None) -> Frame:
-        """The same for the child of an open session, which is closed when the child died over it."""
+    def ask_session(
+        self, head: Head, every: float = 0.05, tick: Tick = None, runs_for: Optional[float] = None
+    ) -> Frame:
+        """The same for the child of an open session, which is closed when the child died over it.
+
+        `runs_for`: seconds that the model is to run for, without its last call; None: it is not to run.
+        """
         number = head["session"]
         session = self.sessions.get(number)
         if session is None:
             raise AgentError("missing", f"no session {number!r}", "open the model again")
         try:
-            return self.ask(session.job, head, session.seconds, session.memory_bytes, every, tick)
+            return self.ask(session.job, head, session.limit(runs_for), session.memory_bytes, every, tick)
         except AgentError:
             if self.jobs.ended(session.job):
                 self.end_session(number)
             raise
 
-    def add_session(self, job: Job, seconds: float, memory_bytes: int) -> int:
-        """The number of a session whose model this child has loaded."""
+    def add_session(self, session: Session) -> int:
+        """The number of a session whose model its child has loaded."""
         self._last_session += 1
-        self.sessions[self._last_session] = Session(job, seconds, memory_bytes)
+        self.sessions[self._last_session] = session
         return self._last_session
 
     def end_session(self, number: int) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional,
 
 from edgelathe_agent import cgroup
 from edgelathe_agent.framing import pack
+from edgelathe_agent.patience import Patience, Session, Tell
 from edgelathe_agent.protocol import RUNTIMES, AgentError
 
 if TYPE_CHECKING:
-    from edgelathe_agent.jobs import Job
     from edgelathe_agent.serve import Agent
 
 Head = Dict[str, Any]
@@ -106,36 +106,19 @@ def _open(agent: Agent, head: Head, _: bytes) -> Answer:
         raise AgentError("request", f"open.threads is {head['threads']}", "at least 1")
     agent.store.find(head["model"])
     _allowed(head["cpus"])
-    limits = [head["limits"].get(k, 0) for k in ("seconds", "memory_bytes")]
+    limits = [head["limits"].get(k, 0) for k in ("seconds", "call_seconds", "memory_bytes")]
     if not all(isinstance(v, (int, float)) and v >= 0 for v in limits):
         raise AgentError("request", "open.limits is {!r}".format(head["limits"]), "numbers, 0 for none")
-    seconds, memory = float(limits[0]), int(limits[1])
     job = agent.child()
+    session = Session(job, float(limits[0]), float(limits[1]), int(limits[2]))
     job.group = cgroup.make("/", job.pid)
     tell = Tell(agent, job, "{} loads the model".format(head["runtime"]))
     try:
-        answer = agent.ask(job, {**head, "cgroup": job.group}, seconds, memory, tick=tell)
+        answer = agent.ask(job, {**head, "cgroup": job.group}, session.seconds, session.memory_bytes, tick=tell)
     except AgentError:
         agent.jobs.end(job)
         raise
-    return {**answer.head, "session": agent.add_session(job, seconds, memory)}, b""
-
-
-class Tell:
-    """Tells the host every few seconds what a child is at: in its own words, else `what`. A tick of a wait."""
-
-    EVERY = 3.0
-
-    def __init__(self, agent: Agent, job: Job, what: str) -> None:
-        self._agent, self._job, self._what = agent, job, what
-        self._begun = self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        """Look at the clock."""
-        now = time.monotonic()
-        if now - self._last >= self.EVERY:
-            self._last = now
-            self._agent.event(f"{self._job.doing or self._what}, {now - self._begun:.0f} s so far")
+    return {**answer.head, "session": agent.add_session(session)}, b""
 
 
 def _allowed(cpus: List[Any]) -> None:
@@ -170,15 +153,17 @@ def _time(agent: Agent, head: Head, _: bytes) -> Answer:
 
     _within(head, first=(0, None), calls=(0, None), min_ms=(0, None), samples=(0, None), period_ms=(0, None))
     meter = Meter("/", head["meters"])
+    runs_for = max(head["min_ms"], head["calls"] * head["period_ms"]) / 1e3
+    tick = Patience(agent, head, runs_for, meter.take)
     before = sense("/")
-    answer = agent.ask_session(head, every=meter.interval or SELDOM, tick=meter.take)
+    answer = agent.ask_session(head, every=meter.interval or SELDOM, tick=tick, runs_for=runs_for)
     after = sense("/")
     return {**answer.head, "conditions": conditions(before, after), "power": meter.readings()}, answer.body
 
 
 def _trace(agent: Agent, head: Head, _: bytes) -> Answer:
     _within(head, first=(0, None), calls=(0, None))
-    answer = agent.ask_session(head, every=SELDOM)
+    answer = agent.ask_session(head, every=SELDOM, tick=Patience(agent, head, 0.0), runs_for=0.0)
     return answer.head, answer.body
 
 
@@ -192,7 +177,7 @@ def _within(head: Head, **limits: Tuple[int, Optional[int]]) -> None:
 
 
 def _infer(agent: Agent, head: Head, _: bytes) -> Answer:
-    return agent.ask_session(head)
+    return agent.ask_session(head, tick=Patience(agent, head, 0.0), runs_for=0.0)
 
 
 def _close(agent: Agent, head: Head, _: bytes) -> Answer:

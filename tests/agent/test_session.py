@@ -315,7 +315,7 @@ def test_a_child_that_dies_is_an_answer_with_its_signal_and_the_agent_lives_on(a
 
 
 def test_a_child_over_its_time_limit_is_ended(agent, linear):
-    agent.open(linear, limits={"seconds": 3})
+    agent.open(linear, limits={"call_seconds": 3})
     agent.feed(1, x=np.ones((1, 4), np.float32))
     (child,) = agent.children()
     os.kill(child, signal.SIGSTOP)  # as a call that never returns

@@ -85,12 +85,30 @@ def test_a_model_that_grows_while_it_is_timed_is_ended_at_its_limit(agent, expan
     assert agent.children() == []
 
 
-@pytest.mark.parametrize(("samples", "period_ms"), [(50, 0), (0, 500)])
-def test_a_query_that_never_ends_is_ended_at_its_limit_streams_and_all(agent, linear, samples, period_ms):
-    agent.open(linear, limits={"seconds": 1})
+@pytest.mark.parametrize("asked", [{"samples": 1 << 30}, {"calls": 1 << 40}])
+def test_a_query_that_never_ends_is_ended_at_its_limit_streams_and_all(agent, linear, asked):
+    agent.open(linear, limits={"call_seconds": 1})
     agent.feed(1, x=np.ones((4, 4), np.float32), streams=3)
-    error = agent.refused("time", session=1, min_ms=3_600_000, samples=samples, period_ms=period_ms)
+    error = agent.refused("time", session=1, **asked)
     assert (error["kind"], "1 s" in error["what"]) == ("time", True)
+    assert agent.children() == []
+
+
+def test_what_it_was_to_run_for_does_not_count_against_its_limit(agent, linear):
+    agent.open(linear, limits={"call_seconds": 0.5})
+    agent.feed(1, x=np.ones((1, 4), np.float32))
+    assert agent.ask("time", session=1, min_ms=900).head["ok"]
+    assert agent.ask("time", session=1, calls=4, period_ms=300).head["ok"]
+
+
+def test_the_host_is_told_of_a_model_that_hangs_before_it_is_ended(agent, linear):
+    agent.open(linear, limits={"call_seconds": 14})
+    agent.feed(1, x=np.ones((1, 4), np.float32))
+    (child,) = agent.children()
+    os.kill(child, signal.SIGSTOP)
+    error = agent.refused("infer", session=1, first=0, count=1)
+    assert (error["kind"], "14 s" in error["what"]) == ("time", True)
+    assert [e.partition(",")[0] for e in agent.events] == ["the model has not answered yet"]
     assert agent.children() == []
 
 

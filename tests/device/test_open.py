@@ -187,6 +187,19 @@ def test_a_child_over_its_limits_is_the_models_failure(local, digits, samples):
         assert device.sense()["load1"] is not None
 
 
+def test_a_model_that_hangs_is_ended_in_the_time_that_the_device_gives_it(local, digits, samples):
+    with open_device(local) as device:
+        device.call_seconds = 1.0
+        with device.open_session(digits, CPU) as s:
+            s.feed({"input": samples[:2].astype(np.float32)})
+            for pid in children(device.client.hello["pid"]):
+                os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(ModelFailure, match="--call-limit") as caught:
+                s.infer(0, 1)
+        assert caught.value.kind == "time"
+        assert device.sense()["load1"] is not None
+
+
 def test_an_agent_that_dies_is_a_lost_connection(target):
     with open_device(target) as device:
         os.kill(device.client.hello["pid"], signal.SIGKILL)

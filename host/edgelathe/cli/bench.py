@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgelathe.cli.opened import (
+    CallLimit,
     Changes,
     Cpus,
     Models,
@@ -76,6 +77,7 @@ def bench(
     load: Annotated[bool, Flag("--load", help="Time to load and of the first inference too.")] = False,
     allow_emulated: Annotated[bool, Flag("--allow-emulated", help="Judge times of an emulated device.")] = False,
     raw: Annotated[Path | None, Flag(metavar="FILE", help="Every call's time, as .csv, .npz or .json.")] = None,
+    call_limit: CallLimit = "2min",
     profile: ProfileOption = None,
     seed: Annotated[int, Flag(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
 ) -> int:  # fmt: skip
@@ -117,7 +119,7 @@ def bench(
     changes = Changes(threads, cpus, runtime, provider, config)
     samples = dataset.load(data) if data else None
     with (
-        opened(shell, models, device, profile, changes) as (on, loaded, options, said),
+        opened(shell, models, device, profile, changes, call_limit) as (on, loaded, options, said),
         quiet(on, shell.say, wanted=tune),
         shell.progress() as bar,
     ):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgelathe.cli.opened import (
+    CallLimit,
     Changes,
     Cpus,
     Models,
@@ -35,6 +36,7 @@ def eval_(
     provider: Provider = None,
     require_provider: RequireProvider = None,
     settings: Set = None,
+    call_limit: CallLimit = "2min",
     profile: ProfileOption = None,
     budget: Annotated[
         list[str] | None,
@@ -64,7 +66,10 @@ def eval_(
     plan = EvalPlan(limits, parity, seed, fresh, require_provider)
     changes = Changes(threads, cpus, runtime, provider, entries(settings))
     samples = dataset.load(data)
-    with opened(shell, models, device, profile, changes) as (on, loaded, options, said), shell.progress() as bar:
+    with (
+        opened(shell, models, device, profile, changes, call_limit) as (on, loaded, options, said),
+        shell.progress() as bar,
+    ):
         document = eval_document(on, loaded, options, samples, plan, remarks=said, tick=bar.move)
     shell.answer(document)
     return code(document)

@@ -57,6 +57,9 @@ def fit(
         str | None, typer.Option(metavar="CMD", help="A command here that prints time and watts, for energy.")
     ] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Make the device quiet meanwhile: governor, clocks.")] = False,
+    call_limit: Annotated[
+        str | None, typer.Option(metavar="T", help="End a model that does not answer for so long (default 2min).")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> int:
     """Find a compressed model that meets a budget on a device.
@@ -76,6 +79,7 @@ def fit(
         "recipe": recipe or None, "out": out, "threads": threads, "max_trials": max_trials, "max_time": max_time,
         "require_provider": require_provider, "lenient": lenient or None, "allow_emulated": allow_emulated or None,
         "period": period, "sustain": sustain, "rail": rail, "meter": meter, "tune": tune or None,
+        "call_limit": call_limit,
         "force": force or None,
     }  # fmt: skip
     given = jobs.absolute(options, Path.cwd())

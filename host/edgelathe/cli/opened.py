@@ -48,6 +48,11 @@ Shape = Annotated[
 ]
 
 
+CallLimit = Annotated[
+    str, typer.Option("--call-limit", metavar="T", help="End a model that does not answer for so long: it hangs.")
+]
+
+
 class Opened(NamedTuple):
     """An open device, the models with their names, how each runs there, and what is to be said about that."""
 
@@ -103,14 +108,18 @@ def lengths(texts: list[str] | None, data: str | None) -> dict[str, tuple[int, .
 
 
 @contextmanager
-def opened(shell: Shell, models: list[str], device: str, profile: str | None, changes: Changes) -> Iterator[Opened]:
+def opened(
+    shell: Shell, models: list[str], device: str, profile: str | None, changes: Changes, call_limit: str
+) -> Iterator[Opened]:
     """The device with the models loaded (before it is asked for anything) and how each is to run there."""
     from edgelathe.core import profile as profiles
+    from edgelathe.core.duration import milliseconds
     from edgelathe.device.open import open_device
     from edgelathe.measure.options import changed, options_of
     from edgelathe.model import io
     from edgelathe.recipes.ready import remarks
 
+    patience = milliseconds(call_limit, "--call-limit", bare="s") / 1e3
     loaded = [(name, io.load(Path(name))) for name in models]
     formats = {model.format for _, model in loaded}
     named = profiles.load(profile) if profile else None
@@ -118,6 +127,7 @@ def opened(shell: Shell, models: list[str], device: str, profile: str | None, ch
         target = shell.target(device, store)
     with open_device(target, ssh_config=shell.ssh_config) as on:
         on.client.progress = shell.say  # building an engine takes minutes
+        on.call_seconds = patience
         chosen = named or profiles.choose(target.profile, on.probe)
         said = [text for _, model in loaded for text in remarks(chosen, model.format, on.probe)]
         plain = [options_of(model, chosen, on, changes.threads) for _, model in loaded]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgelathe.cli.opened import (
+    CallLimit,
     Changes,
     Cpus,
     Provider,
@@ -44,6 +45,7 @@ def trace(
     provider: Provider = None,
     require_provider: RequireProvider = None,
     settings: Set = None,
+    call_limit: CallLimit = "2min",
     profile: ProfileOption = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order of blocks and of random inputs.")] = 0,
 ) -> None:
@@ -63,6 +65,6 @@ def trace(
         rounds=rounds, parts=parts, shapes=lengths(shape, data), require_provider=require_provider, seed=seed
     )
     models = [model, after] if after else [model]
-    with opened(shell, models, device, profile, changes) as on, shell.progress() as bar:
+    with opened(shell, models, device, profile, changes, call_limit) as on, shell.progress() as bar:
         document = trace_document(on.device, on.models, on.options, samples, plan, remarks=on.remarks, tick=bar.move)
     shell.answer(document, view.trace(document, None) if everything else None)

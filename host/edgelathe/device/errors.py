@@ -65,7 +65,7 @@ _AGENT_MENDS = {
     "model": "check the model with `edgelathe inspect`, or choose another runtime",
     "crash": "choose another runtime, provider or recipe",
     "memory": "use a smaller model or fewer threads",
-    "time": "use a smaller model or raise the time limit",
+    "time": "does it hang? use a smaller model, or allow more with --call-limit",
     "install": "see the lines above it on the device, or give wheels with --wheels DIR",
     "internal": "please report this",
 }

@@ -18,7 +18,7 @@ from edgelathe.device.client import AgentClient
 from edgelathe.device.errors import AgentRefusal, Progress
 from edgelathe.device.local import LocalTransport
 from edgelathe.device.probe import from_answer
-from edgelathe.device.session import Limits, Named, Session, demand
+from edgelathe.device.session import CALL_SECONDS, Limits, Named, Session, demand
 from edgelathe.device.sshconfig import Endpoint, SshConfig
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ class Device:
         name: as the user named it.
         target: how it is reached.
         client: the agent.
+        call_seconds: what a model may take to answer before it is ended.
     """
 
     def __init__(self, target: Target, transport: Transport, client: AgentClient) -> None:
         self.name, self.target, self.client = target.name, target, client
+        self.call_seconds = CALL_SECONDS
         self._transport = transport
         self._arrays: dict[int, tuple[NDArray[np.generic], str]] = {}  # the array too: its id is reused after it
 
@@ -114,7 +116,7 @@ class Device:
         Raises ModelFailure where the runtime refuses it or dies of it, or another provider than `require_provider` runs
         it.
         """
-        limits = limits or Limits(memory_bytes=int(0.8 * self.probe.memory_bytes))
+        limits = limits or Limits(int(0.8 * self.probe.memory_bytes), call_seconds=self.call_seconds)
         sha256 = self._put(memoryview(model.data), model.sha256)
         session = Session(
             self.client, self.push_array, Named(sha256, model.format), options, limits, cold=cold, profile=profile

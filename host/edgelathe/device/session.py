@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,16 +26,21 @@ Push = Callable[[Array], str]
 """Sends the bytes of an array, C order, little-endian; gives their sha256."""
 
 
+#: What a model may take to answer, unless the user says otherwise.
+CALL_SECONDS = 120.0
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the child that runs a model may take; 0: no limit."""
 
     memory_bytes: int = 0
-    seconds: float = 600.0  # of one request: loading, or one block of calls or samples
+    seconds: float = 1800.0  # of loading: an engine may be built, which takes ten minutes for some
+    call_seconds: float = CALL_SECONDS  # of a block of calls or samples, beyond the time that it was to take
 
     def to_json(self) -> dict[str, Any]:
         """The `limits` of the protocol."""
-        return {"memory_bytes": self.memory_bytes, "seconds": self.seconds}
+        return asdict(self)
 
 
 class Named(NamedTuple):

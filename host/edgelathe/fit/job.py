@@ -19,7 +19,7 @@ class Job:
 
     `max_time` is in seconds; `threads` overrides the profile's; `device` is `local`, a registered name or an ssh URL.
     `period` and `sustain` are durations such as `33ms`, for `latency.paced` and `latency.sustained`; `rail` names the
-    sensor and `meter` the command that `energy` is measured by; `tune` makes the device quiet meanwhile.
+    sensor and `meter` the command that `energy` is measured by; `tune` makes the device quiet meanwhile; `call_limit` is a duration in which a model has to answer.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Job:
     rail: str | None = None
     meter: str | None = None
     tune: bool = False
+    call_limit: str | None = None
     force: bool = False
     seed: int = 0
 

@@ -116,6 +116,7 @@ def _perform(
         listen.say(f"note: {warning}")
     with open_device(target, ssh_config=ssh_config) as device:
         device.client.progress = listen.say  # building an engine takes minutes
+        device.call_seconds = checked.call_seconds
         scene = _Scene.of(checked, device, listen.say)
         for text in scene.remarks:
             listen.say(f"warning: {text}")

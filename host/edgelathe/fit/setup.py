@@ -13,6 +13,7 @@ from edgelathe.core.duration import milliseconds
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile_types import RUNTIMES
 from edgelathe.core.recipe import Recipe
+from edgelathe.device.session import CALL_SECONDS
 from edgelathe.fit.beside import Asked
 from edgelathe.fit.job import Job
 from edgelathe.model import io
@@ -41,12 +42,14 @@ class Setup:
     holdout: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     asked: Asked = field(default_factory=Asked)
+    call_seconds: float = CALL_SECONDS
 
 
 def setup(job: Job) -> Setup:
     """Read and check all that the job names. Raises UserError naming the file or option at fault."""
     limits = budget.parse_all(job.budget)
     asked = Asked(limits, *_durations(job, limits), job.rail, job.meter)
+    patience = milliseconds(job.call_limit, "--call-limit", bare="s") / 1e3 if job.call_limit else CALL_SECONDS
     if job.require_provider and job.require_provider not in PROVIDERS:
         raise UserError(
             "--require-provider", f"no provider '{job.require_provider}'", nearest(job.require_provider, PROVIDERS)
@@ -71,7 +74,7 @@ def setup(job: Job) -> Setup:
     warnings += dataset.compare(calib, data)
     metric = metrics.load_metric(data.metric, Path(job.data).parent)
     budget.suit(limits, metric.name, metric.unit, metric.better)
-    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings), asked)
+    return Setup(job, model, data, calib, metric, limits, recipes, rule, tuple(warnings), asked, patience)
 
 
 def _durations(job: Job, limits: tuple[Limit, ...]) -> tuple[float, float]:
