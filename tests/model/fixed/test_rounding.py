@@ -86,3 +86,28 @@ def test_sums_that_do_not_fit_are_counted_and_wrapped_or_saturated():
     held, count = rounding.accumulate(x, 32, "saturate")
     assert (held.tolist(), count) == ([2**31 - 1, 2**31 - 1, -(2**31), 5], 2)
     assert rounding.accumulate(x, 64, "wrap")[1] == 0
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_the_narrow_way_gives_the_same_integers(width):
+    fixed, shift = rounding.multiplier([0.4999, 0.0123, 1e-6][: min(width, 3)])
+    x = numbers(500)[: 500 // width * width].reshape(-1, width).astype(np.int32)
+    narrow = rounding.Narrow.of(fixed, shift, width)
+    assert narrow is not None
+    want = rounding.multiply(x.astype(np.int64), np.resize(fixed, width), np.resize(shift, width))
+    np.testing.assert_array_equal(narrow(x), want)
+
+
+def test_factors_of_a_half_and_more_have_no_narrow_way():
+    assert rounding.Narrow.of(*rounding.multiplier([0.1, 0.5]), 2) is None
+
+
+def test_sums_of_48_bits_are_multiplied_exactly():
+    fixed, shift = rounding.multiplier(0.37)
+    x = np.array([2**46 + 12345, -(2**46) - 7, 2**33 + 1, 5], np.int64)
+    want = [divide(truncated_high(int(v), int(fixed)), -int(shift)) for v in x]
+    assert rounding.multiply(x, fixed, shift).tolist() == want
+
+
+def truncated_high(a, b):
+    return (a * b + 2**30) >> 31

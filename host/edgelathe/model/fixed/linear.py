@@ -13,12 +13,15 @@ from edgelathe.model.fixed.limits import half_away, stored
 from edgelathe.model.fixed.products import Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.limits import Limits
     from edgelathe.model.fixed.types import Grid, Integers, Overflow, Rounding
 
 _BLOCK = 1 << 15  # sums that stay in a processor's cache
+_ROW = 2048  # values in a row, below which the cost of beginning one shows
 Way = Literal["shift", "wide", "real", "even"]
 
 
@@ -46,6 +49,8 @@ class Rescale:
 
     def __call__(self, sums: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
         """(integers, how many were clipped, how many sums overflowed). `sums` hold whole numbers in any type."""
+        if sums.dtype == np.float32 and self._quick is not None:
+            return self._quickly(sums, self._quick)
         rows = sums.reshape(-1, sums.shape[-1])
         data, clipped, overflows = np.empty(rows.shape, stored(self.grid)), 0, 0
         for start in range(0, len(rows), step := max(1, _BLOCK // rows.shape[1])):
@@ -61,6 +66,24 @@ class Rescale:
     def _multiplier(self) -> tuple[Integers, Integers]:
         return rounding.multiplier(self.factors)
 
+    @cached_property
+    def _quick(self) -> Quick | None:
+        """The way for float32 sums, which are below 2**24, where with the bias added they cannot overflow."""
+        most = 0 if self.bias is None else int(np.abs(self.bias).max(initial=0))
+        if self.way != "shift" or self.rounding != "double" or most + (1 << 24) >= 1 << 31:
+            return None
+        return Quick.of(self.bias, *self._multiplier)
+
+    def _quickly(self, sums: NDArray[Any], quick: Quick) -> tuple[NDArray[Any], int, int]:
+        flat, dtype, clipped = sums.reshape(-1), stored(self.grid), 0
+        data = np.empty(flat.size, dtype)
+        for start, stop, width in spans(flat.size, sums.shape[-1]):
+            scaled = quick(flat[start:stop].reshape(-1, width))
+            scaled += self.grid.zero_point
+            block, cut = self.limits.clamp(scaled, dtype)
+            data[start:stop], clipped = block.reshape(-1), clipped + cut
+        return data.reshape(sums.shape), clipped, 0
+
     def _scaled(self, total: Integers) -> Integers:
         if self.way == "real":
             scaled = half_away(total * self.factors).astype(np.int64)
@@ -72,6 +95,44 @@ class Rescale:
             scaled = rounding.multiply(total, *self._multiplier, self.rounding)
         scaled += self.grid.zero_point
         return scaled
+
+
+@dataclass(frozen=True, eq=False)
+class Quick:
+    """Bias and rescaling of float32 sums, its settings repeated over rows of several channels' lengths."""
+
+    bias: Integers
+    multiplier: tuple[Integers, Integers]
+    made: dict[int, tuple[NDArray[np.int32], rounding.Narrow]]
+
+    @classmethod
+    def of(cls, bias: Integers | None, fixed: Integers, shift: Integers) -> Quick | None:
+        """None where a factor is 1/2 or more."""
+        if (shift > -1).any():
+            return None
+        return cls(np.zeros(1, np.int64) if bias is None else bias, (fixed, shift), {})
+
+    def __call__(self, sums: NDArray[np.float32]) -> NDArray[np.int32]:
+        """sums: [rows, width], width a multiple of the number of channels."""
+        width = sums.shape[1]
+        if width not in self.made:
+            narrow = rounding.Narrow.of(*self.multiplier, width)
+            assert narrow is not None
+            self.made[width] = np.resize(self.bias, width).astype(np.int32), narrow
+        bias, narrow = self.made[width]
+        total = sums.astype(np.int32)
+        total += bias
+        return narrow(total)
+
+
+def spans(size: int, channels: int) -> Iterator[tuple[int, int, int]]:
+    """Pieces (start, stop, width) of `size` values that stay in a cache, their rows long enough for the processor."""
+    width = channels * max(1, _ROW // channels)
+    step, main = width * max(1, _BLOCK // width), size // width * width
+    for start in range(0, main, step):
+        yield start, min(main, start + step), width
+    if main < size:
+        yield main, size, channels
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ Source: Jacob et al., "Quantization and training of neural networks for efficien
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from edgelathe.model.fixed.types import Integers, Overflow, Rounding
 
 _HIGHEST = (1 << 31) - 1
+_UPPER = 1 if sys.byteorder == "little" else 0  # which of the two int32 in an int64 is its upper half
 
 
 def multiplier(factor: ArrayLike) -> tuple[Integers, Integers]:
@@ -66,6 +69,39 @@ def multiply(x: Integers, fixed: Integers, shift: Integers, rounding: Rounding =
         high += np.where(right > 0, np.left_shift(np.int64(1), np.maximum(right, 1) - 1), 0)
         high >>= right
     return high
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """`multiply` with rounding twice, for int32 sums and factors below 1/2, in int32 wherever that holds the values.
+
+    Attributes:
+        doubled: multipliers times 2, int64 [width]: the upper half of the product is the high multiplication.
+        half, right: int32 [width], of the shift, at least 1.
+    """
+
+    doubled: Integers
+    half: NDArray[np.int32]
+    right: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, fixed: Integers, shift: Integers, width: int) -> Narrow | None:
+        """For rows of `width`, a multiple of the number of channels; None where a factor is 1/2 or more."""
+        if (shift > -1).any():
+            return None
+        fixed, right = (np.resize(a, width) for a in (fixed, -shift))
+        return cls(fixed * 2, (1 << (right - 1)).astype(np.int32), right.astype(np.int32))
+
+    def __call__(self, x: NDArray[np.int32]) -> NDArray[np.int32]:
+        """x: [rows, width]."""
+        product = np.multiply(x, self.doubled, dtype=np.int64)
+        product += 1 << 31
+        high: NDArray[np.int32] = (product.view(np.int32)[:, _UPPER::2]).copy()
+        sign = high >> 31
+        sign += self.half
+        high += sign
+        high >>= self.right
+        return high
 
 
 def _high(x: Integers, fixed: Integers) -> Integers:
