@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
 from edgelathe.core import dataset
 from edgelathe.measure import subject
-from support.benching import BUNDLED, OPTIONS, models
+from edgelathe.measure.plan import scenario
+from support.benching import BUNDLED, OPTIONS, FakeDevice, FakeSession, models
 
 
 def test_data_too_large_for_a_device_are_thinned_evenly_and_told(monkeypatch):
@@ -21,3 +23,11 @@ def test_data_too_large_for_a_device_are_thinned_evenly_and_told(monkeypatch):
 def test_random_inputs_fill_a_batch():
     (s,) = subject.subjects(models(1), [OPTIONS], None, 16, 0)
     assert {len(a) for a in s.inputs.values()} == {16}
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.0, 0), (np.nan, 1), (-np.inf, 1)])
+def test_outputs_that_are_no_numbers_are_told_where_only_times_are_asked_for(monkeypatch, value, said):
+    monkeypatch.setattr(FakeSession, "answer", np.array([[1, value, 2]], np.float32))
+    found = subject.subjects(models(1), [OPTIONS], None, 0, 0)
+    with subject.opened(FakeDevice(lambda i: 1000), found, scenario(""), None) as (got,):
+        assert sum("NaN or infinity in the outputs (y)" in w for w in got.facts.warnings) == said

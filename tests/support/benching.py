@@ -56,6 +56,8 @@ class FakeSession:
 
     version, load_ms, build_ms, warnings = "1.0", 3.0, None, ()
     provider = "CPUExecutionProvider"
+    outputs: tuple[dict[str, Any], ...] = ({"name": "y", "dtype": "float32", "shape": [1, 3]},)
+    answer = np.ones((1, 3), np.float32)
 
     def __init__(self, machine: Machine, call: Callable[[int], float]) -> None:
         self.machine, self.call, self.calls, self.batch, self.streams = machine, call, 0, 0, 1
@@ -71,6 +73,9 @@ class FakeSession:
     def feed(self, arrays: Any, batch: int = 0, streams: int = 1) -> int:
         self.batch, self.streams = batch, streams
         return 4
+
+    def infer(self, first: int, count: int) -> list[Any]:
+        return [self.answer]
 
     def time(self, calls: int = 1, min_ms: float = 0.0, first: int = 0, load: Load = SINGLE) -> Timed:
         m, begun, before, out = self.machine, self.machine.ns, self.machine.sense(), []

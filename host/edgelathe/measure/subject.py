@@ -146,14 +146,29 @@ def opened(
                     device.open_session(subject.model, subject.options, require_provider=require_provider)
                 )
                 lane = _lane(session, subject, scenario, device.probe.cores)
+                odd = odd_outputs(session)
             except ModelFailure as e:
                 got.append(e)
             else:
-                facts = Facts(
-                    session.provider, session.version, session.load_ms, session.build_ms, session.warnings, lane.width
-                )
+                said = (*session.warnings, *odd)
+                facts = Facts(session.provider, session.version, session.load_ms, session.build_ms, said, lane.width)
                 got.append(Opened(session, lane, facts))
         yield got
+
+
+def odd_outputs(session: Session) -> tuple[str, ...]:
+    """A remark where a session that is fed answers its first sample with what is no number.
+
+    A model that is broken is as fast as one that is not, and nobody would see it by its times.
+    """
+    bad = [
+        str(info["name"])
+        for info, array in zip(session.outputs, session.infer(0, 1), strict=True)
+        if array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
+    if not bad:
+        return ()
+    return (f"NaN or infinity in the outputs ({', '.join(bad[:3])}) of the first sample: is the model broken?",)
 
 
 def _lane(session: Session, subject: Subject, scenario: Scenario, cores: int) -> Lane:
