@@ -78,8 +78,8 @@ def percentile(s: Statistics, _levels: int, percentile: float) -> tuple[float, f
     return max(float(low), s.low), min(float(high), s.high)
 
 
-def mse(s: Statistics, levels: int, _percentile: float) -> tuple[float, float]:
-    """The range of least mean squared error, clipping and rounding together.
+def mse(s: Statistics, levels: int, _percentile: float, share: float = 1.0) -> tuple[float, float]:
+    """The range of least mean squared error, clipping and rounding together; rounding counts for `share` of the values.
 
     Rounding costs scale**2 / 12 per value inside (Bennett, 1948; not for the zeros, which are exact), clipping the
     squared distance; both ends are searched (as in Banner et al., 2019, with the histogram for the density).
@@ -96,9 +96,24 @@ def mse(s: Statistics, levels: int, _percentile: float) -> tuple[float, float]:
     above = _beyond(centres, counts, inside, highs)
     step = (highs[None, :] - lows[:, None]) / (levels - 1)
     kept = inside.sum() - below[1][:, None] - above[1][None, :]
-    cost = kept * step**2 / 12 + below[0][:, None] + above[0][None, :]
+    cost = share * kept * step**2 / 12 + below[0][:, None] + above[0][None, :]
     i, j = np.unravel_index(int(np.argmin(cost)), cost.shape)
     return float(lows[i]), float(highs[j])
+
+
+def seen(s: Statistics, clamped: Statistics, levels: int) -> tuple[float, float]:
+    """The range of a term a of least error of a clamped sum.
+
+    Args:
+        s: of what the clamp lets through, clamp(a + b) - b.
+        clamped: of the clamped sum.
+        levels: of the grid.
+
+    Where the sum is clamped, rounding a changes nothing; clipping it does.
+    """
+    counts = clamped.histogram.counts
+    share = 1 - float(counts[0] / counts.sum()) if len(counts) else 1.0
+    return mse(s, levels, 0, max(share, 1e-3))
 
 
 def entropy(s: Statistics, levels: int, _percentile: float) -> tuple[float, float]:
@@ -121,7 +136,8 @@ def entropy(s: Statistics, levels: int, _percentile: float) -> tuple[float, floa
 
 
 Rule = Callable[["Statistics", int, float], tuple[float, float]]
-RULES: Mapping[str, Rule] = {"minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy}
+# `auto` is `mse`, and `seen` where the caller knows that readers see less.
+RULES: Mapping[str, Rule] = {"auto": mse, "minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy}
 
 
 def weight_scales(w: NDArray[np.float32], axis: int | None, largest: int) -> NDArray[np.float32]:

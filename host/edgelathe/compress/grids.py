@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgelathe.calibrate import ranges, scales, statistics
+from edgelathe.compress import effective
 from edgelathe.compress.graph import options_for
 
 if TYPE_CHECKING:
@@ -38,12 +39,18 @@ def calibrate(model: Model, plan: Plan, options: Options, context: Context) -> C
     if options.correct:
         for node in plan.weights:
             wanted[str(node.inputs[0].name)] = 1 if node.op_type == "Conv" else -1  # type: ignore[union-attr]  # has data
+    model, parts = effective.beside(model, plan)
+    for part in parts.values():
+        wanted |= {part.seen: None, part.clamped: wanted.get(part.clamped)}
     seen, signed = ranges.collect(model, data, wanted), bool(options.signed)
     grid: dict[ir.Value, Grid] = {}
     for root in dict.fromkeys(plan.grid.values()):
         producer, name = root.producer(), str(root.name)
         own = (options_for(options, producer, context.overrides) if producer is not None else None) or options
-        span = scales.RULES[own.scale](seen[name], 256, own.percentile)
+        if own.scale == "auto" and name in parts:
+            span = scales.seen(seen[parts[name].seen], seen[parts[name].clamped], 256)
+        else:
+            span = scales.RULES[own.scale](seen[name], 256, own.percentile)
         if root.is_graph_input():
             some = statistics.thin(data.inputs[name], _INPUT_VALUES)
             grid[root] = scales.fit(some, (span, (seen[name].low, seen[name].high)), signed)

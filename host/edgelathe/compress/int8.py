@@ -30,7 +30,9 @@ _X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
 class Options:
     """Options of `int8`."""
 
-    scale: str = option("mse", "how the range of activations is chosen", choices=tuple(scales.RULES))
+    scale: str = option(
+        "auto", "how the range is chosen; auto: least error where it is read", choices=tuple(scales.RULES)
+    )
     percentile: float = option(99.99, "share of values inside the range, for scale=percentile, in %", low=50, high=100)
     per_channel: bool = option(True, "one scale per output channel of the weights")
     correct: bool = option(True, "take the mean error of rounded weights out of the biases")
