@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from edgelathe.compress import int8_dynamic
+from edgelathe.compress.types import Context
 from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Hardware
 from edgelathe.model import run
+from edgelathe.model.fixed import onnx
 from edgelathe.model.fixed.onnx_assign import affine, requantized
 from edgelathe.model.fixed.simulate import simulate
 from edgelathe.model.fixed.types import Bits, Grid
@@ -87,9 +91,34 @@ def test_bits_out_of_range_are_refused(bits, text):
         simulated(MODELS["sequence"](), bits)
 
 
-def test_quantized_models_and_infinite_activations_are_refused():
-    with pytest.raises(UserError, match="quantized already"):
-        simulated(quantized(MODELS["sequence"]()), Bits(4, 4))
+@pytest.mark.parametrize("name", ["convolutions", "pools", "transformer"])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_an_integer_model_takes_new_widths_from_its_own_grids(name, form):
+    model = quantized(MODELS[name](), form)
+    data = dict(samples(model, 8, seed=3).inputs)
+
+    def error(bits):
+        found = simulate(requantized(model, bits, {}), data)
+        return float(np.mean((found.real - found.exact) ** 2) / np.mean(found.exact**2)), found
+
+    errors = {b: error(Bits(b, b)) for b in (4, 8, 12)}
+    assert errors[4][0] > errors[8][0] > errors[12][0] > 0
+    assert {layer.bits for layer in errors[12][1].layers} <= {12, None}
+    as_it_is = simulate(onnx.program(model), data)
+    own = float(np.mean((as_it_is.real - as_it_is.exact) ** 2) / np.mean(as_it_is.exact**2))
+    assert 0.3 * own < errors[8][0] < 3 * own
+    _, only_weights = error(Bits(4, None))
+    _, only_activations = error(Bits(None, 4))
+    assert {layer.bits for layer in only_weights.layers} <= {8, None}
+    assert {layer.bits for layer in only_activations.layers} <= {4, None}
+    np.testing.assert_allclose(only_weights.exact, as_it_is.exact, rtol=1e-3, atol=1e-4)
+
+
+def test_grids_made_on_the_fly_and_infinite_activations_are_refused():
+    options = int8_dynamic.resolve(int8_dynamic.Options(), Hardware(None, frozenset()))
+    made = int8_dynamic.apply(MODELS["transformer"](), options, Context()).model
+    with pytest.raises(UserError, match="not in the file"):
+        simulated(made, Bits(4, 4))
     model = MODELS["sequence"]()
     bad = {"x": np.full((2, 3, 17), np.inf, np.float32)}
     with pytest.raises(UserError, match="not finite"):

@@ -1,4 +1,4 @@
-"""Grids for a float ONNX model: weights and activations of any bit widths, without a quantized file.
+"""Grids for an ONNX model: weights and activations of any bit widths, without a file that holds them.
 
 Weights are symmetric with a scale per output channel, activations have one grid from 0 (Jacob et al., 2018, 2.1) that
 spans what samples reached. As in an integer file, what comes after the last layer with weights stays real.
@@ -15,12 +15,12 @@ import numpy as np
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.fixed.onnx import OnnxProgram, ready
-from edgelathe.model.fixed.onnx_expand import FORMS, expand
+from edgelathe.model.fixed.onnx_expand import expand
 from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Graph, Node, read
 from edgelathe.model.fixed.onnx_linear import OPERATORS
 from edgelathe.model.fixed.onnx_norms import absorb
 from edgelathe.model.fixed.onnx_rescale import Target
-from edgelathe.model.fixed.onnx_units import CLAMPS, MOVES, fold, known_grids, units
+from edgelathe.model.fixed.onnx_units import CLAMPS, MOVES, fold, known_grid, known_grids, units
 from edgelathe.model.fixed.types import Bits, Grid, Value
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 _SMALLEST = 2.0**-100  # of a scale: products of two stay normal float32 numbers
-_QUANTIZED = frozenset((STORE, LOAD, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "MatMulNBits", *FORMS))
+_ON_THE_FLY = frozenset(
+    ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits")
+)
 
 
 def requantized(
@@ -41,35 +43,38 @@ def requantized(
     target: Target | None = None,
     grids: Mapping[str, Grid] | None = None,
 ) -> OnnxProgram:
-    """A float model with integer weights and activations of `bits`; None keeps them real.
+    """A model with integer weights and activations of `bits`; None keeps those of the model.
+
+    An integer model takes new widths from its own weights and from the ranges that its grids span.
 
     Args:
-        model: BatchNormalization behind a layer is folded into it, as targets do.
+        model: float or QDQ; BatchNormalization behind a layer is folded into it, as targets do.
         bits: of weights and activations.
-        samples: arrays [n, ...] by input name whose ranges the activations' grids span.
+        samples: arrays [n, ...] by input name whose ranges the grids of a float model's activations span.
         target: what it is computed by.
         grids: of some tensors by name, in place of those.
 
-    Raises UserError for a model that is quantized already, or whose activations are not finite on the samples.
+    Raises UserError for a model that quantizes on the fly, or whose activations are not finite on the samples.
     """
     for asked in (bits.weights, bits.activations):
         if asked is not None and not 2 <= asked <= 16:
             raise UserError(model.name, f"{asked} bits cannot be simulated", "give 2 to 16")
-    graph = read(onnx_model.to_proto(model), model.name)
-    found = next((n.op for n in graph.nodes if n.op in _QUANTIZED), None)
+    graph = expand(read(onnx_model.to_proto(model), model.name))
+    found = next((n.op for n in graph.nodes if n.op in _ON_THE_FLY), None)
     if found:
-        raise UserError(
-            model.name, f"is quantized already ({found})", "give the float model, or leave out the bit widths"
-        )
-    graph = absorb(fold(expand(graph)))
+        what = f"its grids are not in the file ({found})"
+        raise UserError(model.name, what, "give the float model, or leave out the bit widths")
     chosen = dict(grids or {})
-    if bits.activations is not None:
+    integer = any(n.op in (STORE, LOAD) for n in graph.nodes)
+    if integer and bits.activations is not None:
+        regrid(graph, bits.activations)
+    graph = absorb(fold(graph))
+    if not integer and bits.activations is not None:
         wanted = stored(graph)
         program = ready(graph, model, Target(), {})
         seen = ranges(program, samples, wanted, model.name)
         chosen = {name: affine(*seen[name], bits.activations) for name in wanted if name in seen} | chosen
-    if bits.weights is not None:
-        put_weights(graph, chosen, bits.weights)
+    put_weights(graph, chosen, bits.weights)
     return ready(graph, model, target or Target(), chosen)
 
 
@@ -143,33 +148,49 @@ def symmetric(w: NDArray[Any], axis: int, bits: int, floor: NDArray[np.float64] 
     return Value(np.clip(np.rint(w / grid.spread(grid.scales, w.shape)), -largest, largest).astype(np.int32), grid)
 
 
-def put_weights(graph: Graph, grids: Mapping[str, Grid], bits: int) -> None:
-    """Give every layer with constant weights integer ones, and an integer bias where its input is on a grid."""
+def regrid(graph: Graph, bits: int) -> None:
+    """Put activations of an integer graph on grids of `bits` that span what their old ones do."""
+    for index, node in enumerate(graph.nodes):
+        if node.op not in (STORE, LOAD) or node.inputs[0] in graph.constants:
+            continue
+        old = known_grid(graph, node)
+        if old is None or old.axis is not None or old.bits > 16:
+            continue
+        low, high = ((end - old.zero_point) * old.scale for end in (old.low, old.high))
+        new = affine(low, high, bits)
+        names = tuple(f"{node.inputs[1]}/{'/'.join(node.inputs[2:3])}/{kind}" for kind in ("scale", "zero"))
+        graph.constants[names[0]] = Value(np.array(new.scale, np.float32))
+        graph.constants[names[1]] = Value(np.array(new.zero_point))
+        graph.kinds[names[1]] = bits, False
+        attributes = {k: v for k, v in node.attributes.items() if k != "output_dtype"}
+        graph.nodes[index] = replace(node, inputs=(node.inputs[0], *names), attributes=attributes)
+
+
+def put_weights(graph: Graph, grids: Mapping[str, Grid], bits: int | None) -> None:
+    """Give layers with constant weights integer ones of `bits` (None: their own), biases in units of both scales."""
     known = known_grids(graph, units(graph, grids), {n: g for n, g in grids.items() if n in graph.inputs})
     for index, node in enumerate(graph.nodes):
-        w = graph.constants[node.inputs[1]].data if weighted(graph, node) else None
-        if w is None or w.dtype.kind != "f" or w.ndim < 2:
+        held = graph.constants[node.inputs[1]] if weighted(graph, node) else None
+        if held is None or held.real.dtype.kind != "f" or held.data.ndim < 2 or (bits is None and held.grid is None):
             continue
-        grid = known.get(node.inputs[0])
+        grid, w = known.get(node.inputs[0]), held.real
         axis = {"Conv": 0, "Gemm": 0 if node.get("transB", 0) else 1, "MatMul": w.ndim - 1}[node.op]
         bias = graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
-        whole = grid is not None and bias is not None and bias.data.ndim == 1 and node.get("beta", 1.0) == 1.0
+        names, real = list(node.inputs), None if bias is None else bias.real
         floor = None
-        if whole:
-            assert grid is not None
-            assert bias is not None
+        if grid is None or real is None or real.ndim != 1 or node.get("beta", 1.0) != 1.0:
+            real = None
+        else:
             # The bias has to fit 32 bits in units of both scales, with room for the sum.
-            floor = np.broadcast_to(np.abs(bias.data.astype(np.float64)) / grid.scale / 2.0**30, (w.shape[axis],))
-        names = list(node.inputs)
-        names[1] = f"{node.name}/weights"
-        graph.constants[names[1]], graph.originals[names[1]] = symmetric(w, axis, bits, floor), w
-        if whole:
-            assert grid is not None
-            assert bias is not None
+            floor = np.broadcast_to(np.abs(real.astype(np.float64)) / grid.scale / 2.0**30, (w.shape[axis],))
+        if bits is not None:
+            names[1] = f"{node.name}/weights"
+            held = graph.constants[names[1]] = symmetric(w, axis, bits, floor)
+            graph.originals[names[1]] = w
+        if real is not None and grid is not None and held.grid is not None and held.grid.axis in (None, axis):
             names[2] = f"{node.name}/bias"
-            scales = graph.constants[names[1]].grid
-            assert scales is not None
-            unit = Grid(scales.scales * grid.scale, scales.zero_points, 32, axis=0)
-            full = np.broadcast_to(bias.data, unit.scales.shape)
-            graph.constants[names[2]], graph.originals[names[2]] = Value(unit.quantize(full), unit), bias.data
+            scales = np.broadcast_to(held.grid.scales.reshape(-1) * grid.scale, (w.shape[axis],))
+            unit = Grid(scales, np.zeros(scales.shape, np.int64), 32, axis=0)
+            graph.constants[names[2]] = Value(unit.quantize(np.broadcast_to(real, scales.shape)), unit)
+            graph.originals[names[2]] = real
         graph.nodes[index] = replace(node, inputs=tuple(names))

@@ -113,7 +113,7 @@ def units(graph: Graph, grids: Mapping[str, Grid]) -> list[Unit]:
                 high = ends[1] if high is None else high if ends[1] is None else min(high, ends[1])
                 grid_ = grids.get(reader.outputs[0])
             elif reader.op == STORE and reader.inputs[0] == name:
-                grid_ = _grid(graph, reader, [None, *(graph.constants.get(n) for n in reader.inputs[1:])], None, None)
+                grid_ = known_grid(graph, reader)
                 if grid_ is None or grid_.axis is not None:
                     grid_ = None
                     break
@@ -132,7 +132,7 @@ def known_grids(graph: Graph, steps: Sequence[Unit], inputs: Mapping[str, Grid])
     for unit in steps:
         node = unit.node
         if node.op == LOAD:
-            given = _grid(graph, node, [None, *(graph.constants.get(n) for n in node.inputs[1:])], None, None)
+            given = known_grid(graph, node)
             if given is not None:
                 found[unit.output] = given
         elif unit.grid is not None:
@@ -140,6 +140,11 @@ def known_grids(graph: Graph, steps: Sequence[Unit], inputs: Mapping[str, Grid])
         elif node.op in MOVES and node.inputs[0] in found and not unit.clamped:
             found |= {name: found[node.inputs[0]] for name in node.outputs if name}
     return found
+
+
+def known_grid(graph: Graph, node: Node) -> Grid | None:
+    """The grid of a QuantizeLinear or DequantizeLinear of activations; None where the model computes its scale."""
+    return _grid(graph, node, [None, *(graph.constants.get(n) for n in node.inputs[1:])], None, None)
 
 
 def _bounds(graph: Graph, node: Node) -> tuple[float | None, float | None] | None:
