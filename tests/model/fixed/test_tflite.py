@@ -238,6 +238,39 @@ def test_sigmoids(kind, dtype, scale):
     agree(net.build([x], [y]), {"x": every})
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("scale", [0.003, 0.02, 0.1, 0.9])
+@pytest.mark.parametrize("zero", [-100, 0, 60])
+def test_hard_swish(dtype, scale, zero):
+    zero = zero if dtype == "int8" else zero + 128
+    x, y = T("x", (1, 256), dtype, scale, zero), T("y", (1, 256), dtype, scale * 0.8, zero)
+    net = Net()
+    net.op("HARD_SWISH", [x], [y])
+    every = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype).reshape(1, 256)
+    agree(net.build([x], [y]), {"x": every})
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_gelu(approximate):
+    x, y = T("x", (1, 256), "int8", 0.031, -3), T("y", (1, 256), "int8", 0.017, -110)
+    net = Net()
+    net.op("GELU", [x], [y], table="GeluOptions", approximate=approximate)
+    agree(net.build([x], [y]), {"x": np.arange(-128, 128).astype(np.int8).reshape(1, 256)})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+def test_batch_matmul(dtype, turned):
+    zeros = (5, -9, 3) if dtype == "int8" else (0, 0, 0)
+    left, right = ((7, 40), (40, 9))
+    left, right = (s[::-1] if t else s for s, t in zip((left, right), turned, strict=True))
+    a, b = T("a", (1, 3, *left), dtype, 0.02, zeros[0]), T("b", (1, 3, *right), dtype, 0.011, zeros[1])
+    y = T("y", (1, 3, 7, 9), dtype, 0.5 if dtype == "int8" else 70.0, zeros[2])
+    net = Net()
+    net.op("BATCH_MATMUL", [a, b], [y], table="BatchMatMulOptions", adjX=turned[0], adjY=turned[1])
+    agree(net.build([a, b], [y]), {"a": drawn(4, 3, *left, dtype=dtype), "b": drawn(4, 3, *right, dtype=dtype, seed=1)})
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgelathe.model.fixed.limits import Limits, half_away, stored
 from edgelathe.model.fixed.real import REAL
+from edgelathe.model.fixed.rounding import divide_by_power, multiplier
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +63,35 @@ class Table:
     def __call__(self, x: NDArray[Any]) -> Done:
         """The output's integers, and how many were clipped."""
         return Limits.of(self.out).clamp(self.values[x.astype(np.int64) - self.low], stored(self.out))
+
+
+def hard_swish(a: Grid, out: Grid) -> Table:
+    """x relu6(x + 3) / 6 of every integer of 8 bits, in the 16-bit fixed point of TFLite's reference kernel."""
+    fine, unit = np.float32(a.scale) * np.float32(1 / 128), np.float32(3 / 32768)
+    (scale, down), (slope, up) = (_short(float(f)) for f in (fine / np.float32(out.scale), fine / unit))
+    x = (np.arange(a.low, a.high + 1) - a.zero_point) << 7
+    unshifted = _high16(x, scale)
+    share = _left16(x, up - 1) if up > 0 else x
+    share = _high16(share, slope)
+    share = _left16(share, 1) if up > 0 else divide_by_power(share, -up)
+    share = (share + (1 << 15)) >> 1
+    product = np.trunc(share * unshifted / (1 << 15)).astype(np.int64)  # towards zero, unlike all else
+    return Table(divide_by_power(product, -down) + out.zero_point, a.low, out)
+
+
+def _short(factor: float) -> tuple[int, int]:
+    """A multiplier of 15 bits and its shift."""
+    fixed, shift = (int(v) for v in multiplier(factor))
+    return min((fixed + (1 << 15)) >> 16, 32767), shift
+
+
+def _high16(x: Integers, by: int) -> Integers:
+    """The upper half of 2xy of 16-bit values, to nearest."""
+    return np.asarray(np.clip((x * by + (1 << 14)) >> 15, -32768, 32767))
+
+
+def _left16(x: Integers, bits: int) -> Integers:
+    return np.asarray(np.clip(x << bits, -32768, 32767))
 
 
 @dataclass(frozen=True, eq=False)

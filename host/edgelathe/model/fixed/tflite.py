@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgelathe.model.fixed.tflite_common import Result
     from edgelathe.model.fixed.tflite_graph import Graph, Site, Slot
-    from edgelathe.model.fixed.tflite_kernels import Result
     from edgelathe.model.fixed.types import Watch
     from edgelathe.model.types import Model
 

@@ -13,7 +13,8 @@ from edgelathe.model.fixed.elementwise import quantize
 from edgelathe.model.fixed.hybrid import HYBRID
 from edgelathe.model.fixed.moves import MOVES
 from edgelathe.model.fixed.real import REAL
-from edgelathe.model.fixed.tflite_kernels import FIXED, Fixed, Result
+from edgelathe.model.fixed.tflite_common import Fixed, Result
+from edgelathe.model.fixed.tflite_kernels import FIXED
 from edgelathe.model.fixed.types import Value
 
 if TYPE_CHECKING:
