@@ -139,4 +139,12 @@ def sequence() -> Model:
     return g.build(g.op("Conv", a, g.weights(4, 8, 3), g.weights(4), pads=[0, 2]), shape=("n", 3, 17))
 
 
-MODELS = {f.__name__: f for f in (convolutions, pools, islands, transformer, moves, sequence)}
+def volumes() -> Model:
+    """Convolutions and a maximum over three axes."""
+    g = Graph()
+    a = g.op("Relu", g.op("Conv", "x", g.weights(8, 3, 3, 3, 3), g.weights(8), pads=[1] * 6, strides=[1, 2, 1]))
+    b = g.op("Conv", a, g.weights(16, 2, 3, 3, 3), group=4)
+    return g.build(g.op("MaxPool", b, kernel_shape=[2, 2, 2]), shape=("n", 3, 6, 8, 7))
+
+
+MODELS = {f.__name__: f for f in (convolutions, pools, islands, transformer, moves, sequence, volumes)}
