@@ -8,7 +8,8 @@ from edgelathe.cli import main
 
 
 def test_help_of_every_command_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ["demo", "inspect", "compress", "fit", "bench", "eval", "report", "device", "fleet", "runs", "profiles"]
+    commands = ["demo", "inspect", "compress", "simulate", "fit", "bench", "eval", "report", "device", "fleet", "runs"]
+    commands.append("profiles")
     for command in commands:
         assert main.run([command, "--help"]) == 0
         assert len(capsys.readouterr().out) > 200

@@ -72,7 +72,7 @@ class Net:
             _set_options(operator, dict(options))
             graph.operators.append(operator)
         graph.inputs, graph.outputs = [index[t.name] for t in inputs], [index[t.name] for t in outputs]
-        model.subgraphs = [graph]
+        model.subgraphs, model.signatureDefs, model.metadata = [graph], [], []
         return io.from_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), "tflite", name)
 
 
