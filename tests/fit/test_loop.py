@@ -61,7 +61,8 @@ class Replay:
         latency = Latency(p50, p50, p50, p50, p50, p50, p50, 200)
         claims = {"size": Claim.of(size), "latency.p50": Claim.of(p50), "accuracy.drop": Claim.of(drop)}
         accuracy = Accuracy("top1", 0.9 - drop, n, 0.8, 1.0, drop, drop, drop)
-        return Measured(SESSION, latency, accuracy, claims, {}, np.zeros((n, 2)), 5.0)
+        said = (f"{name}: of {n} samples",)
+        return Measured(SESSION, latency, accuracy, claims, {}, np.zeros((n, 2)), 5.0, warnings=said)
 
 
 @dataclass
@@ -130,6 +131,7 @@ def test_the_closest_candidate_is_evaluated_on_every_sample() -> None:
     assert accuracy is not None
     assert accuracy.n == TOTAL
     assert not outcome.decision.met
+    assert outcome.entries[0].candidate.warnings == (f"a: of {TOTAL} samples",)  # not those of the first time too
 
 
 def test_time_is_up_before_all_candidates_are_measured() -> None:

@@ -35,6 +35,12 @@ def test_the_answer_the_blocks_and_the_conditions() -> None:
     assert "interleaved in 42 blocks · 52-55 °C, 1.8 GHz throughout" in text
 
 
+def test_a_figure_without_any_bound_says_so() -> None:
+    doc = document()
+    doc["results"][0]["latency_ms"]["p50_ci"] = [None, None]
+    assert "3.05 [?, ?]" in shown(doc)
+
+
 def test_reasons_of_a_grade_are_told_once_where_they_are_the_same() -> None:
     same = {"letter": "C", "reasons": ["the device throttled in 12 of 42 blocks"]}
     assert shown(document(grade=same)).count("12 of 42") == 1

@@ -176,7 +176,8 @@ class Loop:
             failed = entry.candidate.with_(status="failed", why=str(e), latency=None, accuracy=None)
             self.keep.save(Entry(failed, recipe_toml=entry.recipe_toml), None)
             return Entry(failed, recipe_toml=entry.recipe_toml)
-        whole = self._explained(Entry.of(entry.candidate, measured, entry.recipe_toml), built, baseline)
+        bare = entry.candidate.with_(warnings=())  # those of the first time are about figures that are gone
+        whole = self._explained(Entry.of(bare, measured, entry.recipe_toml), built, baseline)
         self.keep.save(whole, built.model.data)
         return whole
 

@@ -107,7 +107,7 @@ def percentile(figures: Doc, stat: str, factor: float) -> str:
     value = figures[stat] * factor
     ends = [abs(e - value) for e in (low, high) if e is not None]
     if not ends:
-        return units.digits(value, 3)
+        return units.digits(value, 3) + (f" {units.bracket(None, None, 0)}" if f"{stat}_ci" in figures else "")
     places = min(max(units.decimals(max(ends)), 0), 4)
     return f"{value:,.{places}f} {units.bracket(low, high, places)}"
 
