@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,13 @@ def test_that_a_gpu_s_kernels_are_only_launched_is_said():
     cuda = trace(FLOAT, [row((0, 1, 2, 3, 4), 0.5, "Conv", provider="CUDAExecutionProvider")])
     assert any("launch" in w for w in remarks([cuda], []))
     assert not any("launch" in w for w in remarks([before()], []))
+
+
+def test_remarks_call_models_by_their_short_names():
+    a, b = (replace(before(), name=f"/long/way/{k}/model.onnx", unit_ms=0.001) for k in "ab")
+    (taken,) = remarks([a, b], [])
+    assert taken.startswith("a/model.onnx: ")
+    assert ", b/model.onnx: " in taken
 
 
 def test_what_float_parts_and_conversions_cost_is_summed_up_where_it_matters():

@@ -137,7 +137,8 @@ def _luck(m: Measured) -> list[str]:
     found = processes.spread([g.blocks for g in m.groups])
     if not found.matters:
         return []
-    return [f"processes differ by {found.share:.1%}: memory layout or other processes count here, and one process alone misleads"]
+    what = "memory layout or other processes count here, and one process alone misleads"
+    return [f"processes differ by {found.share:.1%}: {what}"]
 
 
 def _finite(value: float) -> float | None:

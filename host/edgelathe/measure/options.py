@@ -62,7 +62,7 @@ def _with_runtime(runtime: str, model: Model, profile: Profile, probe: Probe, pr
         raise UserError("--runtime", f"no runtime '{runtime}'", nearest(runtime, RUNTIMES))
     if there is None:
         installed = ", ".join(r.name for r in probe.runtimes) or "none"
-        mend = f"there: {installed}; install it with `edgelathe device install {probe.name}`"
+        mend = f"there: {installed}; {_source(runtime, probe)}"
         raise UserError("--runtime", f"{probe.name} has no {runtime}", mend)
     if row.format != model.format:
         raise UserError("--runtime", f"{runtime} takes {row.format} models, not {model.format}", "leave it out")
@@ -72,3 +72,10 @@ def _with_runtime(runtime: str, model: Model, profile: Profile, probe: Probe, pr
         return SessionOptions(runtime, chosen.provider, chosen.threads, dict(chosen.config))
     plain = next((p for p in there.providers if "CPU" in p), there.providers[0] if there.providers else "CPU")
     return SessionOptions(runtime, provider or plain)
+
+
+def _source(runtime: str, probe: Probe) -> str:
+    """Where a runtime comes from."""
+    if RUNTIMES[runtime].program:
+        return "it comes with the board's system"
+    return f"pip install {runtime}" if probe.name == "local" else f"`edgelathe device install {probe.name}`"

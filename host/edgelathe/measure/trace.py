@@ -13,6 +13,7 @@ from edgelathe.measure.trace_engine import by_layers
 from edgelathe.measure.trace_plan import TracePlan
 from edgelathe.measure.trace_prefixes import by_prefixes
 from edgelathe.measure.trace_profiler import profile
+from edgelathe.report import units
 
 if TYPE_CHECKING:
     from edgelathe.core.dataset import Dataset
@@ -90,21 +91,27 @@ def trace_document(
 def _remarks(traces: Sequence[Trace], layers: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know of how the times came about, and what the second model pays for."""
     out = []
+    names = units.short([t.name for t in traces])
     cut = [t for t in traces if t.method == "prefixes"]
     if cut:
         out.append(
-            f"{', '.join(t.name for t in cut)}: {cut[0].options.runtime} tells nobody what its profiler sees; times "
-            "are differences between the model cut off after one operator and after the next: the first row holds the "
-            "cost of a call too, and what is fused across a cut is counted apart"
+            f"{', '.join(names[t.name] for t in cut)}: {cut[0].options.runtime} tells nobody what its profiler sees; "
+            "times are differences between the model cut off after one operator and after the next: the first row holds "
+            "the cost of a call too, and what is fused across a cut is counted apart"
         )
-    for t in traces:
-        if t.unit_ms > 0:
-            taken = t.unit_ms * sum(r.cost for r in t.rows) / sum(r.runs for r in t.rows)
-            out.append(
-                f"{t.name}: of each kernel's time {taken * 1000:.1f} us on average are taken as the profiler's own, so "
-                "that all add up to an unprofiled call; times of a few us are uncertain by as much"
-            )
-    launched = [t.name for t in traces if t.method == "profiler" and any(r.provider in _LAUNCHING for r in t.rows)]
+    taken = [
+        f"{names[t.name]}: {t.unit_ms * sum(r.cost for r in t.rows) / sum(r.runs for r in t.rows) * 1000:.1f} us"
+        for t in traces
+        if t.unit_ms > 0
+    ]
+    if taken:
+        out.append(
+            f"{', '.join(taken)} of each kernel's time on average are taken as the profiler's own, so that all add up "
+            "to an unprofiled call; times of a few us are uncertain by as much"
+        )
+    launched = [
+        names[t.name] for t in traces if t.method == "profiler" and any(r.provider in _LAUNCHING for r in t.rows)
+    ]
     if launched:
         out.append(
             f"{', '.join(launched)}: kernels on a GPU run after they were launched, and the profiler sees the launch; "
@@ -117,11 +124,10 @@ def _remarks(traces: Sequence[Trace], layers: Sequence[dict[str, Any]]) -> list[
         ms = sum(line["b"]["ms"] for line in hit)
         if hit and ms >= _WORTH * traces[1].total.ms:
             what = list(dict.fromkeys(n for line in hit for n in line["notes"] if mark in n))
-            out.append(f"{traces[1].name}: {'; '.join(what)}: {ms * 1000:.3g} us")
+            out.append(f"{names[traces[1].name]}: {'; '.join(what)}: {ms * 1000:.3g} us")
     added = [line for line in layers if not line["layers"] and line["op"] in CONVERSIONS and line["difference_ms"] > 0]
     ms = sum(line["difference_ms"] for line in added)
     if added and ms >= _WORTH * traces[1].total.ms:
-        out.append(
-            f"{traces[1].name}: conversions take {ms * 1000:.3g} us more ({', '.join(line['op'] for line in added)})"
-        )
+        ops = ", ".join(line["op"] for line in added)
+        out.append(f"{names[traces[1].name]}: conversions take {ms * 1000:.3g} us more ({ops})")
     return out
