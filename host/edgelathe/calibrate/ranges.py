@@ -48,7 +48,7 @@ def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> di
     """As `collect`, always by running the model."""
     out = {name: statistics.nothing(name) for name in tensors}
     for group in _groups(model, data, list(tensors)):
-        run = _capture(model, group)
+        run = capture(model, group)
         # The next sample runs while this one is counted: both leave Python's lock.
         with ThreadPoolExecutor(1) as pool:
             ahead = None
@@ -84,7 +84,7 @@ def _feeds(model: Model, data: Dataset) -> Iterator[dict[str, NDArray[Any]]]:
         yield {k: np.ascontiguousarray(v[rows]) for k, v in data.inputs.items()}
 
 
-def _capture(model: Model, names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, NDArray[np.float32]]]:
+def capture(model: Model, names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, NDArray[np.float32]]]:
     """A function that runs the model and gives these tensors: the graph's outputs are replaced by them."""
     import onnx
     import onnxruntime as ort

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: How the model is to be run: `runtime=...;provider=...;threads=...;ENTRY=VALUE`.
 SESSION = "edgelathe.session"
+#: What ranges were calibrated on, where that was not real samples: `synthetic: ...`.
+CALIBRATION = "edgelathe.calibration"
 
 
 def read(model: Model, key: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgelathe.calibrate import synthetic
 from edgelathe.core import dataset
 from edgelathe.core import profile as profiles
 from edgelathe.core.dataset import Dataset
@@ -84,7 +85,7 @@ def from_text(text: str) -> SessionOptions:
 
 
 def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> Dataset | None:
-    """The calibration data that the recipe is run with, bound to the model.
+    """The calibration data that the recipe is run with, bound to the model; made up where none were given.
 
     Args:
         path: as given by the user, None where none was.
@@ -93,13 +94,13 @@ def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> D
         where: the recipe's text or file, for messages.
 
     Raises:
-        UserError: data that a step needs are not given, or do not fit.
+        UserError: data that a step needs are not given and cannot be made up, or do not fit.
     """
     if path is None:
         step = needs_data(recipe, model.format, where)
-        if step:
+        if step and model.format != "onnx":
             raise UserError(f"{where}: {step}", "needs calibration data", "give them with --data")
-        return None
+        return synthetic.make(model) if step else None
     data = dataset.load(path)
     if recipe.holdout:
         data = dataset.apply_holdout(data, recipe.holdout)
@@ -127,4 +128,5 @@ class Compressed:
             "sha256": self.built.model.sha256,
             "options": {"runtime": options.runtime, **options.to_json()},
             "steps": [step.to_json() for step in self.built.steps],
+            **({"synthetic": self.built.synthetic} if self.built.synthetic else {}),
         }

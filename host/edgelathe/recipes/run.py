@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgelathe.calibrate.synthetic import Synthetic
 from edgelathe.compress import explain as explaining
 from edgelathe.compress.explain import Explanation
 from edgelathe.compress.types import Context, Note
@@ -37,11 +38,15 @@ class StepRun:
 
 @dataclass(frozen=True)
 class Built:
-    """A compressed model, what each step did, and the session entries that the model wants."""
+    """A compressed model, what each step did, and the session entries that the model wants.
+
+    `synthetic` says how the calibration images were made up, "" where real samples were given or none were needed.
+    """
 
     model: Model
     steps: tuple[StepRun, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
+    synthetic: str = ""
 
 
 def run(
@@ -63,12 +68,12 @@ def run(
     """
     done: list[StepRun] = []
     config: dict[str, str] = {}
-    current = model
+    current, made_up = model, ""
     for step in recipe.steps:
         row = spec(step, model.format, where)
         if data is None and "data" in row.needs:
             raise UserError(f"{where}: {step.use}", "needs calibration data", "give them with --data")
-        if explain and data is None:
+        if explain and (data is None or isinstance(data, Synthetic)):
             raise UserError("--explain", "needs samples to compare models on", "give them with --data")
         on_step(step.use)
         start = time.perf_counter()
@@ -82,11 +87,16 @@ def run(
             on_step(f"{step.use}: explain")
             explained = explaining.explain(model, applied.model, data, config)
         current = applied.model
-        done.append(StepRun(step.use, seconds, applied.notes, explained))
+        notes = applied.notes
+        if isinstance(data, Synthetic) and "data" in row.needs:
+            notes, made_up = (*notes, Note("model", True, f"calibrated without data: {data.how}")), data.how
+        done.append(StepRun(step.use, seconds, notes, explained))
+    if made_up:
+        current = metadata.write(current, metadata.CALIBRATION, f"synthetic: {made_up}")
     if recipe.session and current.sha256 != model.sha256:
         current = metadata.write(current, metadata.SESSION, session_text(recipe, config))
     io.validate(current)
-    return Built(current, tuple(done), config)
+    return Built(current, tuple(done), config, made_up)
 
 
 def session_text(recipe: Recipe, config: Mapping[str, str]) -> str:
