@@ -96,8 +96,8 @@ def _remarks(traces: Sequence[Trace], layers: Sequence[dict[str, Any]]) -> list[
     if cut:
         out.append(
             f"{', '.join(names[t.name] for t in cut)}: {cut[0].options.runtime} tells nobody what its profiler sees; "
-            "times are differences between the model cut off after one operator and after the next: the first row holds "
-            "the cost of a call too, and what is fused across a cut is counted apart"
+            "times are differences between the model cut off after one operator and after the next: the first row "
+            "holds the cost of a call too, and what is fused across a cut is counted apart"
         )
     taken = [
         f"{names[t.name]}: {t.unit_ms * sum(r.cost for r in t.rows) / sum(r.runs for r in t.rows) * 1000:.1f} us"
