@@ -8,14 +8,13 @@ import numpy as np
 
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
+from edgelathe.model import cut_onnx, run
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model import run
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import onnx
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -31,7 +30,7 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
     Raises UserError where the model does not run or a value is not finite.
     """
     names = list(dict.fromkeys(values))
-    part = _part(onnx_model.to_proto(onnx_model.from_ir(model, "part")), names)
+    part = cut_onnx.upto(onnx_model.to_proto(onnx_model.from_ir(model, "part")), names)
     piece = Model("onnx", part.SerializeToString(), data.name, onnx_model.signature(part))
     call = run.session(piece, _OPTIONS)
     batch = run.batch_size(piece.signature)
@@ -52,33 +51,3 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
                 raise UserError(data.name, f"value '{name}' is not finite on these samples", "check the preprocessing")
         yield out
         start += size
-
-
-def _part(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The model cut down to the nodes that `names` hang on, with these as its outputs."""
-    import onnx
-
-    wanted, kept = set(names), []
-    for node in reversed(proto.graph.node):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= set(node.input) | _captured(node)
-    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
-    inputs = [i for i in proto.graph.input if i.name in wanted]
-    weights = [t for t in proto.graph.initializer if t.name in wanted]
-    outputs = [onnx.helper.make_empty_tensor_value_info(n) for n in names]
-    known = {o.name: o for o in proto.graph.output}
-    graph = onnx.helper.make_graph(nodes, "part", inputs, [known.get(o.name, o) for o in outputs], weights)
-    part = onnx.helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
-    part.functions.extend(proto.functions)
-    return part
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the branches of a node read."""
-    out: set[str] = set()
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                out |= set(inner.input) | _captured(inner)
-    return out
