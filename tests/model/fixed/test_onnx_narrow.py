@@ -124,6 +124,7 @@ def test_saturating_layers_are_named_with_their_shares():
     assert first.reach > 1.5
     assert first.channels == 1
     assert first.share > 0.1
+    assert first.seen.answers == 4 * 16 * 8 * 8, "the samples, and nothing else, are counted"
     bounds = saturating(model)
     assert [(b.layer, b.reach, b.share) for b in bounds] == [(v.layer, v.reach, None) for v in found.values()]
 

@@ -67,7 +67,10 @@ class OnnxProgram:
         """The fixed batch of the model; 1 where samples would not stay apart; None: any number goes together."""
         if any(i.shape and i.shape[0] for i in self._signature.inputs):
             return run.batch_size(self._signature)
-        return None if apart(self) else 1
+        counted = dict(self.saturation)
+        together = apart(self)
+        self.saturation = counted  # a trial is no sample
+        return None if together else 1
 
     def run(
         self,
@@ -91,7 +94,8 @@ class OnnxProgram:
         walk = Walk(self, inputs, Ears(watch, hear), exact, given or {})
         for index, unit in enumerate(self._units):
             try:
-                walk.step(unit)
+                with np.errstate(all="ignore"):  # infinities and NaN are answers, as in a runtime
+                    walk.step(unit)
             except (ValueError, TypeError, IndexError, ZeroDivisionError) as e:
                 what = f"{unit.node.op} '{unit.node.name}' cannot be computed: {run.one_line(e)}"
                 raise UserError(self._name, what, "check that the data are what the model takes") from e
