@@ -111,6 +111,4 @@ def _beside(s: Subject) -> list[str]:
     if not splits:
         return []
     into, out = (float(np.median([d[k] for d in splits])) / 1e3 for k in ("copy_in_ns", "copy_out_ns"))
-    return [
-        f"outside of operators: copies to the GPU take {into:.3g} us, back {out:.3g} us, the rest is its start"
-    ]
+    return [f"outside of operators: copies to the GPU take {into:.3g} us, back {out:.3g} us, the rest is its start"]
