@@ -35,6 +35,15 @@ def one(kind, shape, out, **options):
     return net.build([x], [y]), {"x": drawn(8, *shape)}
 
 
+def old_conv():
+    w = np.random.default_rng(0).integers(0, 256, (16, 3, 3, 8))
+    x, y = T("x", (1, 12, 12, 8), "uint8", 0.05, 90), T("y", (1, 12, 12, 16), "uint8", 0.31, 124)
+    b = T("b", (), "int32", np.float32(0.05) * np.float32(0.01), 0, np.random.default_rng(2).integers(-9000, 9000, 16))
+    net = Net()
+    net.op("CONV_2D", [x, T("w", (), "uint8", 0.01, 128, w), b], [y], table="Conv2DOptions", strideH=1, strideW=1)
+    return net.build([x], [y]), {"x": drawn(20, 12, 12, 8).view(np.uint8)}
+
+
 def conv():
     w = np.random.default_rng(0).integers(-127, 128, (16, 3, 3, 8))
     scale = np.random.default_rng(1).uniform(0.001, 0.02, 16).astype(np.float32)
@@ -47,6 +56,7 @@ def conv():
 
 CASES = {
     "conv": conv,
+    "conv of uint8": old_conv,
     "add": lambda: two("ADD", "AddOptions"),
     "sub": lambda: two("SUB", "SubOptions"),
     "mul": lambda: two("MUL", "MulOptions"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.core.errors import UserError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,6 +32,9 @@ class Limits:
     @classmethod
     def of(cls, grid: Grid, activation: int = NONE) -> Limits:
         """Those of a grid under a fused activation. Bounds are rounded in float32, halves away from zero."""
+        if activation not in BOUNDS:
+            what = f"fused activation number {activation} is not simulated"
+            raise UserError("the model", what, "measure it on a device instead")
         low, high = (None if b is None else grid.zero_point + _nearest(b, grid.scale) for b in BOUNDS[activation])
         return cls(
             grid.low if low is None else max(grid.low, low),

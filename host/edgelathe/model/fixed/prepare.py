@@ -96,6 +96,9 @@ def _tflite(
 
 
 def _onnx(model: Model, wanted: Wanted, samples: Mapping[str, NDArray[Any]] | None, reference: Model | None) -> Program:
+    if wanted.arithmetic.kernels == "optimized":
+        what = "is TFLite's: ONNX Runtime's kernels compute what `reference` does"
+        raise UserError("--kernels optimized", what, "leave it out, or try `saturating` for x86 without VNNI")
     from edgelathe.model.fixed import onnx, onnx_assign
     from edgelathe.model.fixed.onnx_rescale import Target
 

@@ -47,6 +47,8 @@ def _fixed(site: Site) -> Fixed:
     if any(s.grid for s in site.outputs):
         return _integer(site)
     weights = site.optional(1)
+    if site.op in HYBRID and weights is not None and weights.grid is None and weights.dtype != "float32":
+        raise site.refused(f"has {weights.dtype} weights whose scales are not where they usually are (blockwise?)")
     if site.op in HYBRID and weights is not None and weights.grid is not None and not weights.assigned:
         hybrid = HYBRID[site.op](site)
         return lambda x: Result((hybrid(x),))

@@ -46,4 +46,4 @@ def rounding(site: Site) -> Rounding:
 
 def default(site: Site, out: Grid) -> bool:
     """Whether the kernels of a default TFLite session are wanted, which differ for 8 bits."""
-    return site.arithmetic.kernels == "optimized" and out.bits == 8 and out.signed
+    return site.arithmetic.kernels == "optimized" and out.bits == 8

@@ -151,7 +151,7 @@ def _constant(parsed: tflite.Parsed, tensor: tflite.Tensor) -> NDArray[Any] | No
         wide = raw.view(np.uint16).astype(np.uint32) << 16
         return np.asarray(wide.view(np.float32).reshape(shape))
     values = raw.view(np.dtype(tensor.dtype).newbyteorder("<"))
-    return np.asarray(values.reshape(shape) if values.size == tensor.elements else None)
+    return values.reshape(shape) if values.size == tensor.elements else None  # sparse weights have fewer
 
 
 def unpack(raw: NDArray[np.uint8], bits: int, signed: bool) -> NDArray[Any]:

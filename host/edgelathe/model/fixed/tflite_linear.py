@@ -56,6 +56,8 @@ def depthwise(site: Site) -> Fixed:
 def fully_connected(site: Site) -> Fixed:
     """FULLY_CONNECTED: the reference kernels of today rescale in float64 here."""
     a, w = common.grid(site, site.input(0)), site.setting(1)
+    if site.number(1):
+        raise site.refused("with shuffled weights is not simulated")
     linear = _linear(site, a, w[:, None, None], Window((1, 1)), 1, _rescale(site, 0, site.number(0), real=True))
 
     def run(x: Arrays) -> Result:
@@ -108,7 +110,7 @@ def _rescale(site: Site, axis: int, activation: int, *, real: bool) -> Rescale:
         bits = min(bits, 32)
     way: Way = "real" if real else "wide" if wide and bits > 32 else "shift"
     rounding = site.arithmetic.rounding or "double"
-    if rounding == "float" or (site.arithmetic.kernels == "optimized" and not wide and a.signed):
+    if rounding == "float" or (site.arithmetic.kernels == "optimized" and not wide):
         way = "even"
         factors = np.float32(a.scale) * weights.scales.astype(np.float32) / np.float32(out.scale)
     values = None if bias is None else site.setting(2).reshape(-1)
