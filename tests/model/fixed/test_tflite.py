@@ -350,3 +350,46 @@ def test_an_operator_without_kernel_is_named():
     with pytest.raises(UserError, match=r"tiny: y: ELU has no fixed-point kernel") as e:
         tflite.program(net.build([x], [y]), Arithmetic())
     assert e.value.code == 2
+
+
+def test_weights_whose_scales_lie_elsewhere_are_refused():
+    """Blockwise weights keep their scales in another tensor: taken as plain numbers they would answer nonsense."""
+    x, y = T("x", (1, 8), "float32"), T("y", (1, 2), "float32")
+    net = Net()
+    weights = T("w", (), "int4", None, 0, np.ones((2, 8), np.int8))
+    net.op("FULLY_CONNECTED", [x, weights, None], [y], table="FullyConnectedOptions")
+    with pytest.raises(UserError, match="tiny: y: FULLY_CONNECTED has int4 weights whose scales"):
+        tflite.program(net.build([x], [y]), Arithmetic())
+
+
+def test_an_activation_that_is_not_simulated_is_refused():
+    x, y = T("x", (1, 8), "int8", 0.1, 0), T("y", (1, 8), "int8", 0.1, 0)
+    net = Net()
+    net.op("ADD", [x, x], [y], table="AddOptions", fusedActivationFunction=4)
+    with pytest.raises(UserError, match="activation number 4"):
+        tflite.program(net.build([x], [y]), Arithmetic())
+
+
+def test_a_move_that_changes_the_scale_is_refused():
+    x, y = T("x", (1, 8), "int8", 0.1, 0), T("y", (1, 2, 4), "int8", 0.2, 0)
+    net = Net()
+    net.op("RESHAPE", [x], [y])
+    with pytest.raises(UserError, match="changes the scale of what it moves"):
+        tflite.program(net.build([x], [y]), Arithmetic())
+
+
+def test_a_shape_that_is_computed():
+    """How converters write a flattening of an open batch: its length is read off the input."""
+    x = T("x", (1, 2, 6), "int8", 0.1, 3)
+    dims, count, shape = T("dims", (3,), "int32"), T("count", (), "int32"), T("shape", (2,), "int32")
+    y = T("y", (1, 12), "int8", 0.1, 3)
+    net = Net()
+    net.op("SHAPE", [x], [dims], table="ShapeOptions", outType=2)
+    ends = [T(n, (), "int32", values=[v]) for n, v in (("begin", 0), ("end", 1), ("by", 1))]
+    net.op("STRIDED_SLICE", [dims, *ends], [count], table="StridedSliceOptions", shrinkAxisMask=1)
+    width = T("width", (), "int32", values=np.array(12))
+    net.op("PACK", [count, width], [shape], table="PackOptions", valuesCount=2, axis=0)
+    net.op("RESHAPE", [x, shape], [y], table="ReshapeOptions")
+    model = net.build([x], [y])
+    assert tflite.program(model, Arithmetic()).batch is None
+    agree(model, {"x": drawn(5, 2, 6)})

@@ -105,4 +105,5 @@ def _onnx(model: Model, wanted: Wanted, samples: Mapping[str, NDArray[Any]] | No
     target = Target(wanted.arithmetic, wanted.arithmetic.rounding or "float", wanted.narrow)
     if not is_float(model) and not wanted.bits.any:
         return onnx.program(model, target=target, reference=reference)
-    return onnx_assign.requantized(model, wanted.bits if wanted.bits.any else USUAL, samples or {}, target=target)
+    bits = wanted.bits if wanted.bits.any else USUAL
+    return onnx_assign.requantized(model, bits, samples or {}, target=target, reference=reference)
