@@ -41,7 +41,8 @@ def test_targets_have_errors_of_values():
 
 def test_a_function_may_be_asked_for_beside_classes():
     got = scored(np.array([0, 1, 0, 1]), function="square").to_json()
-    assert got["error"]["regression"]["mean"] == pytest.approx(float((EXACT.astype(float) ** 2 - REAL**2).mean()))
+    want = np.square(EXACT.astype(float)) - np.square(REAL.astype(float))
+    assert got["error"]["regression"]["rmse"] == pytest.approx(np.sqrt(np.square(want).mean()))
     assert got["error"]["classification"]["changed"] == 1
 
 
