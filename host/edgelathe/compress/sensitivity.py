@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 WIDTHS = (8, 4, 2)
 _COUNTED = 1 << 16  # values that the grid of a layer's input is fitted to
 # An early end: after so many samples, with the SQNR known to so many dB (before a closing Softmax, behind which few
-# samples make most of the error), and the drop to a point or a fifth of itself.
-_LEAST, _REACH_DB, _REACH, _REACH_SHARE = 128, 0.5, 0.01, 0.2
+# samples make most of the error), and the drop to 1.5 points or a fifth of itself.
+_LEAST, _REACH_DB, _REACH, _REACH_SHARE = 128, 0.5, 0.015, 0.2
 Tick = Callable[[str, float], None]
 
 
