@@ -205,3 +205,10 @@ def test_nan_is_explained_and_other_failures_are_not() -> None:
     outcome = replace(work, explain=lambda built: "worst layers: conv1 (values overflow)").run()
     assert outcome.entries[0].candidate.why.endswith("worst layers: conv1 (values overflow)")
     assert "conv1" not in outcome.entries[1].candidate.why
+
+
+def test_a_loss_within_the_limit_needs_no_reason() -> None:
+    work = loop(Replay({"a": (0.05, 0.9)}), Shelf(), [plan("a")], "accuracy.drop<=50%")
+    outcome = replace(work, explain=lambda built: "worst layers: conv1").run()
+    assert outcome.decision.met
+    assert "conv1" not in outcome.entries[0].candidate.why

@@ -159,9 +159,15 @@ class Loop:
         return entry
 
     def _explained(self, entry: Entry, built: Built, baseline: Entry) -> Entry:
-        """With the reason in `why`, where the accuracy fell to chance or misses a limit."""
-        missed = (line for line in lines(self.rules, entry, baseline) if line.verdict == "missed")
-        if entry.candidate.status != "rejected" and not any(x.metric.startswith("accuracy") for x in missed):
+        """With the reason in `why`, where the accuracy fell to chance, or is worse while a limit on it is not met."""
+        accuracy = entry.candidate.accuracy
+        open_ = (line for line in lines(self.rules, entry, baseline) if line.verdict != "met")
+        lost = (
+            accuracy is not None
+            and (accuracy.drop_low or 0.0) > 0
+            and any(x.metric.startswith("accuracy") for x in open_)
+        )
+        if entry.candidate.status != "rejected" and not lost:
             return entry
         return replace(entry, candidate=entry.candidate.with_(why=_said(entry.candidate.why, self.explain(built))))
 
