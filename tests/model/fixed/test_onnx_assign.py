@@ -112,6 +112,8 @@ def test_an_integer_model_takes_new_widths_from_its_own_grids(name, form):
     assert {layer.bits for layer in only_weights.layers} <= {8, None}
     assert {layer.bits for layer in only_activations.layers} <= {4, None}
     np.testing.assert_allclose(only_weights.exact, as_it_is.exact, rtol=1e-3, atol=1e-4)
+    known = simulate(requantized(model, Bits(4, 4), {}, reference=MODELS[name]()), data)
+    np.testing.assert_allclose(known.exact, run.outputs(MODELS[name](), data)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_grids_made_on_the_fly_and_infinite_activations_are_refused():

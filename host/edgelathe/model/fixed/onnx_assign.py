@@ -14,7 +14,7 @@ import numpy as np
 
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model.fixed.onnx import OnnxProgram, ready
+from edgelathe.model.fixed.onnx import OnnxProgram, program, ready
 from edgelathe.model.fixed.onnx_expand import expand
 from edgelathe.model.fixed.onnx_graph import LOAD, STORE, Graph, Node, read
 from edgelathe.model.fixed.onnx_linear import OPERATORS
@@ -42,6 +42,7 @@ def requantized(
     *,
     target: Target | None = None,
     grids: Mapping[str, Grid] | None = None,
+    reference: Model | None = None,
 ) -> OnnxProgram:
     """A model with integer weights and activations of `bits`; None keeps those of the model.
 
@@ -53,6 +54,7 @@ def requantized(
         samples: arrays [n, ...] by input name whose ranges the grids of a float model's activations span.
         target: what it is computed by.
         grids: of some tensors by name, in place of those.
+        reference: the float model that an integer one was made from, where that is known.
 
     Raises UserError for a model that quantizes on the fly, or whose activations are not finite on the samples.
     """
@@ -71,11 +73,11 @@ def requantized(
     graph = absorb(fold(graph))
     if not integer and bits.activations is not None:
         wanted = stored(graph)
-        program = ready(graph, model, Target(), {})
-        seen = ranges(program, samples, wanted, model.name)
+        seen = ranges(ready(graph, model, Target(), {}), samples, wanted, model.name)
         chosen = {name: affine(*seen[name], bits.activations) for name in wanted if name in seen} | chosen
     put_weights(graph, chosen, bits.weights)
-    return ready(graph, model, target or Target(), chosen)
+    compared = None if reference is None else program(reference)
+    return ready(graph, model, target or Target(), chosen, compared)
 
 
 def stored(graph: Graph) -> set[str]:
@@ -101,7 +103,7 @@ def weighted(graph: Graph, node: Node) -> bool:
     return node.op in OPERATORS and len(node.inputs) > 1 and node.inputs[1] in graph.constants
 
 
-def ranges(program: OnnxProgram, samples: Mapping[str, NDArray[Any]], names: set[str], where: str) -> dict[str, Range]:
+def ranges(ran: OnnxProgram, samples: Mapping[str, NDArray[Any]], names: set[str], where: str) -> dict[str, Range]:
     """Least and greatest value of float tensors over the samples. Raises UserError where one is not finite."""
     found: dict[str, Range] = {}
 
@@ -115,17 +117,15 @@ def ranges(program: OnnxProgram, samples: Mapping[str, NDArray[Any]], names: set
         found[name] = min(old[0], low), max(old[1], high)
 
     n = len(next(iter(samples.values())))
-    size = program.batch or 16
+    size = ran.batch or 16
     for start in range(0, n, size):
         rows = (
-            np.minimum(np.arange(start, start + size), n - 1)
-            if program.batch
-            else np.arange(start, min(n, start + size))
+            np.minimum(np.arange(start, start + size), n - 1) if ran.batch else np.arange(start, min(n, start + size))
         )
         fed = {name: array[rows] for name, array in samples.items()}
         for name, array in fed.items():
             take(name, array)
-        program.run(fed, exact=False, hear=lambda name, value: take(name, value.data))
+        ran.run(fed, exact=False, hear=lambda name, value: take(name, value.data))
     return found
 
 
