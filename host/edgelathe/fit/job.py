@@ -19,7 +19,8 @@ class Job:
 
     `max_time` is in seconds; `threads` overrides the profile's; `device` is `local`, a registered name or an ssh URL.
     `period` and `sustain` are durations such as `33ms`, for `latency.paced` and `latency.sustained`; `rail` names the
-    sensor and `meter` the command that `energy` is measured by; `tune` makes the device quiet meanwhile; `call_limit` is a duration in which a model has to answer.
+    sensor and `meter` the command that `energy` is measured by; `tune` makes the device quiet meanwhile;
+    `call_limit` is a duration in which a model has to answer.
     """
 
     model: str
