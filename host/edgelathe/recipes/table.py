@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgelathe.compress import equalize, fold, fp16, int8, int8_dynamic, prune, sparse, tflite
+from edgelathe.compress import codebook, equalize, fold, fp16, int8, int8_dynamic, prune, sparse, tflite
 from edgelathe.compress.types import StepSpec
 from edgelathe.model.types import Format
 
@@ -16,6 +16,7 @@ STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "int16x8": {"tflite": tflite.INT16X8},
     "int4": {"tflite": tflite.INT4},
     "fp16": {"onnx": fp16.SPEC, "tflite": tflite.FP16},
+    "codebook": {"onnx": codebook.SPEC},
     "prune": {"onnx": prune.SPEC},
     "sparse": {"onnx": sparse.SPEC},
 }

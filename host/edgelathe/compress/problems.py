@@ -1,0 +1,215 @@
+"""A graph settled layer by layer: what each layer's new weights are to be fitted to.
+
+A layer is fitted on what it reads, the outputs of the layers before it as they are settled, to what it made in the
+float model, so that errors do not add up (Nagel et al., Up or Down?, 2020, section 3.4); where its output is summed
+with an earlier value, it makes up for the error of that one too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelathe.compress import graph as g
+from edgelathe.compress import qweights, repair, second_order
+from edgelathe.compress.frontier import Frontier
+from edgelathe.compress.repair import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from edgelathe.compress.second_order import Array
+    from edgelathe.core.dataset import Dataset
+
+_CHUNK = 16  # samples that run at once where the model's batch is open
+_SAMPLES = 256  # that the fits see at most
+_ENTRIES = 20_000_000  # numbers that one layer's problem is gathered from
+DAMP, DAMP_WIDE = 0.1, 0.1  # of the mean diagonal; the second by inputs per sample
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer: its node in the graph that is settled layer by layer, and in the float one."""
+
+    node: ir.Node
+    twin: ir.Node
+
+
+class Moments:
+    """Sums over rows of x [groups, f] and y [groups, o], in float64: the same whatever adds first."""
+
+    def __init__(self, groups: int, features: int, outputs: int) -> None:
+        self.xx = np.zeros((groups, features, features))
+        self.xy = np.zeros((groups, features, outputs))
+        self.x, self.y, self.n = np.zeros((groups, features)), np.zeros((groups, outputs)), 0
+
+    def add(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        """Take in rows x [r, groups, f] and y [r, groups, o]."""
+        a, b = (np.ascontiguousarray(np.moveaxis(v, 1, 0), np.float64) for v in (x, y))
+        if len(a) == 1:
+            self.xx[0] += a[0].T @ a[0]  # one call that knows it to be symmetric
+        else:
+            self.xx += np.swapaxes(a, 1, 2) @ a
+        self.xy += np.swapaxes(a, 1, 2) @ b
+        self.x += a.sum(axis=1)
+        self.y += b.sum(axis=1)
+        self.n += len(x)
+
+    def means(self) -> tuple[Array, Array]:
+        """Of x [g, f] and y [g, o]."""
+        return self.x / max(self.n, 1), self.y / max(self.n, 1)
+
+    def second(self, *, centred: bool) -> tuple[Array, Array]:
+        """E[x x'] [g, f, f] and E[y x'] [g, o, f]; covariances where `centred`."""
+        h, c = self.xx / max(self.n, 1), np.swapaxes(self.xy, 1, 2) / max(self.n, 1)
+        if centred:
+            x, y = self.means()
+            h, c = h - x[:, :, None] * x[:, None, :], c - y[:, :, None] * x[:, None, :]
+        return h, c
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What one layer's new weights are fitted to.
+
+    Attributes:
+        weights: of the float model [g, o, f].
+        wanted: real weights [g, o, f] that lose least, given what the layer reads now.
+        hessian: moments of what it reads [g, f, f], damped: other weights lose e H e' more, e their distance to these.
+        moments: sums over the samples.
+        has_bias: whether the node has a bias, which then takes the mean error.
+    """
+
+    weights: Array
+    wanted: Array
+    hessian: Array
+    moments: Moments
+    has_bias: bool
+
+    def bias(self, real: Array) -> NDArray[np.float32] | None:
+        """The bias [outputs] that goes with real weights [g, o, f]."""
+        if not self.has_bias:
+            return None
+        x, y = self.moments.means()
+        found = (y - np.einsum("gof,gf->go", real, x)).reshape(-1)
+        return np.asarray(found, np.float32)
+
+
+def problems(
+    model: ir.Model, before: ir.Model, pairs: Sequence[Pair], data: Dataset, seed: int
+) -> Iterator[tuple[Pair, Problem]]:
+    """The problem of layer after layer, for any kind of grid; the caller settles each before it takes the next."""
+    chunks = chunks_of(data)
+    samples = sum(len(next(iter(c.values()))) for c in chunks)
+    ours, theirs = (Frontier(m, chunks, data.name) for m in (model, before))
+    undecided = {pair.twin for pair in pairs}
+    for index, pair in enumerate(pairs):
+        undecided.discard(pair.twin)
+        moments = moments_of(pair, sides_of(pair, undecided), ours, theirs, samples, (seed, index))
+        weights = grouped(pair.twin)
+        has_bias = len(pair.twin.inputs) > 2 and g.array(pair.twin.inputs[2]) is not None
+        hessian, cross = moments.second(centred=has_bias)
+        hessian, strength = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples)
+        wanted = second_order.pulled(weights, hessian, cross, strength)
+        yield pair, Problem(weights, wanted, hessian, moments, has_bias)
+
+
+def sides_of(job: Pair, undecided: set[ir.Node]) -> tuple[ir.Value, ir.Value] | None:
+    """The other term of the sum that the layer's output goes into, in the float and in the integer graph."""
+    total = g.only_consumer(job.twin.outputs[0])
+    if total is None or total.op_type != "Add" or total.domain:
+        return None
+    place = next(i for i, v in enumerate(total.inputs) if v is not job.twin.outputs[0])
+    other = total.inputs[place]
+    mine = _sum_of(job.node)
+    if (
+        other is None
+        or mine is None
+        or g.array(other) is not None
+        or other.shape is None
+        or job.twin.outputs[0].shape is None
+    ):
+        return None
+    if other.shape != job.twin.outputs[0].shape or _hangs_on(other, undecided):
+        return None
+    same = mine.inputs[place]
+    return None if same is None else (other, same)
+
+
+def _sum_of(node: ir.Node) -> ir.Node | None:
+    """The Add that reads the node's output, stored in integers or not."""
+    at: ir.Node | None = node
+    while at is not None:
+        at = g.only_consumer(at.outputs[0])
+        if at is not None and at.op_type == "Add":
+            return at
+        if at is None or at.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return None
+    return None
+
+
+def _hangs_on(value: ir.Value, nodes: set[ir.Node]) -> bool:
+    todo, seen = [value], set()
+    while todo:
+        node = todo.pop().producer()
+        if node is None or node in seen:
+            continue
+        if node in nodes:
+            return True
+        seen.add(node)
+        todo += [v for v in node.inputs if v is not None]
+    return False
+
+
+def moments_of(
+    job: Pair,
+    sides: tuple[ir.Value, ir.Value] | None,
+    ours: Frontier,
+    theirs: Frontier,
+    samples: int,
+    seed: tuple[int, int],
+) -> Moments:
+    """Sums over the places of the layer's output that are looked at; `sides` as `sides_of` gives them."""
+    x, y = job.node.inputs[0], job.twin.outputs[0]
+    assert x is not None
+    w = grouped(job.twin)
+    groups, outputs, features = w.shape
+    out = Moments(groups, features, outputs)
+    picks: NDArray[np.int64] | None = None
+    start = 0
+    mine = ours.advance([x, *([sides[1]] if sides else [])])
+    wanted = theirs.advance([y, *([sides[0]] if sides else [])])
+    for a, b in zip(mine, wanted, strict=True):
+        read, made = a[name_of(x)], b[name_of(y)]
+        if sides:
+            made = made + (b[name_of(sides[0])] - a[name_of(sides[1])])
+        if picks is None:
+            rows = max(64, _ENTRIES // (groups * features))
+            picks = repair.pick(job.twin, made, samples, rows, seed)
+        own = picks[start : start + len(read)]
+        left, right = repair.rows(job.twin, read, own), repair.made(job.twin, made, own)
+        start += len(read)
+        out.add(left.reshape(len(left), groups, features), right.reshape(len(right), groups, outputs))
+    return out
+
+
+def grouped(node: ir.Node) -> Array:
+    """The weights [groups, outputs, inputs of one output]."""
+    w = g.array(node.inputs[1])
+    assert w is not None
+    if node.op_type == "Conv":
+        groups = int(g.number(node, "group", 1))
+        return w.reshape(groups, len(w) // groups, -1).astype(np.float64)
+    return (w if qweights.channel_axis(node) == 0 else w.T)[None].astype(np.float64)
+
+
+def chunks_of(data: Dataset) -> list[Mapping[str, NDArray[np.float32]]]:
+    """Inputs of at most `_SAMPLES` samples, spread over all, for chunk after chunk."""
+    count = min(len(data), _SAMPLES)
+    rows = np.unique(np.linspace(0, len(data) - 1, count).astype(np.int64))
+    return [{k: v[rows[i : i + _CHUNK]] for k, v in data.inputs.items()} for i in range(0, len(rows), _CHUNK)]

@@ -1,0 +1,139 @@
+"""Second-order rounding: integers for a linear layer that lose least of its output, in closed form, column by column.
+
+With inputs x, wanted outputs y and moments H = E[x x'], C = E[y x'], the loss |W x - y|^2 of real weights is least at
+W* = C H^-1, and any other weights lose e H e' more, e = W* - W, per output. With H = V'V, V lower triangular, this is
+the sum over i of V_ii^2 (e_i + sum_j<i V_ij / V_ii e_j)^2: rounding one input after the other, each made up for the
+errors of those before it. Frantar and Alistarh, Optimal Brain Compression, 2022, and GPTQ, 2023 (their updates by the
+inverse of H are the same numbers); in lattice terms Babai's nearest plane, 1986.
+
+Layers are stacks of groups: W [g, o, f], H [g, f, f], a scale per output [g, o]. A plain layer has g = 1, a depthwise
+convolution one group per channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_BLOCK = 64  # inputs that are rounded between two matrix products
+_ENTRIES = 1 << 24  # weights times candidates of scales that are rounded at once
+_SMALLEST = 2.0**-100  # of a scale, as elsewhere
+# Fractions of the range that the largest weight asks for. Few bits want to clip; 8 bits do not.
+_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The integers low..high, zero among them, that a weight may be."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """Integers [g, o, f] int8, their scale [g, o] float32, and what they lose [g, o] in the unit of y^2."""
+
+    integers: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    loss: Array
+
+
+def damped(hessian: Array, damp: float) -> tuple[Array, Array]:
+    """H + d I and d [g], d = damp * mean diagonal of H; where H is zero d is 1, so that the result can be factored."""
+    mean = np.trace(hessian, axis1=1, axis2=2) / hessian.shape[1]
+    d = np.where(mean > _SMALLEST, damp * mean, 1.0)
+    return hessian + d[:, None, None] * np.eye(hessian.shape[1]), d
+
+
+def pulled(weights: Array, hessian: Array, cross: Array, damp: Array) -> Array:
+    """The real weights of least |W x - y|^2 + damp |W - weights|^2, `hessian` damped already, `cross` = E[y x']."""
+    wanted = cross + damp[:, None, None] * weights
+    return np.swapaxes(np.linalg.solve(hessian, np.swapaxes(wanted, 1, 2)), 1, 2)
+
+
+def round_to(
+    weights: Array, hessian: Array, levels: Levels, least: NDArray[np.float32], *, shared: bool = False
+) -> Rounded:
+    """Integers and scales for real `weights` [g, o, f] under a `hessian` [g, f, f] that can be factored.
+
+    Each output (`shared`: all of them together) takes, of scales that clip more or less of its largest weight, the one
+    that loses least after rounding; none is below `least` [g, o].
+    """
+    factor = _factor(hessian)
+    largest = np.maximum(weights.max(axis=2) / levels.high, weights.min(axis=2) / min(levels.low, -1))
+    if shared:
+        largest, least = np.full_like(largest, largest.max()), np.full_like(least, least.max())
+    best: Rounded | None = None
+    at_once = max(1, _ENTRIES // weights.size)
+    for start in range(0, len(_RATIOS), at_once):
+        ratios = np.asarray(_RATIOS[start : start + at_once])
+        scale = (largest[:, None] * ratios[:, None]).astype(np.float32)  # [g, ratios, o]
+        scale = np.maximum(np.where(scale < _SMALLEST, np.float32(1), scale), least[:, None])
+        found = _best_of(_round(weights, factor, scale, levels), len(ratios), weights.shape, shared=shared)
+        best = found if best is None else _better(best, found, shared=shared)
+    assert best is not None
+    return best
+
+
+def nearest_to(weights: Array, scale: NDArray[np.float32], levels: Levels) -> NDArray[np.int8]:
+    """Integers [g, o, f] next to the weights, without second order."""
+    q = np.rint(weights / scale[:, :, None])
+    return np.asarray(np.clip(q, levels.low, levels.high), np.int8)
+
+
+def _factor(hessian: Array) -> Array:
+    """V lower triangular with H = V'V, from Cholesky's of H with rows and columns turned round."""
+    turned = np.linalg.cholesky(hessian[:, ::-1, ::-1])
+    return np.swapaxes(turned[:, ::-1, ::-1], 1, 2)
+
+
+def _round(weights: Array, factor: Array, scale: NDArray[np.float32], levels: Levels) -> Rounded:
+    """Round [g, o, f] for each of the scales [g, k, o] at once: integers [g, k * o, f] and their losses."""
+    g, o, f = weights.shape
+    k = scale.shape[1]
+    grid = scale.reshape(g, k * o).astype(np.float64)
+    diagonal = np.diagonal(factor, axis1=1, axis2=2)
+    ratio = factor / diagonal[:, :, None]
+    rows = np.broadcast_to(weights[:, None], (g, k, o, f)).reshape(g, k * o, f)
+    errors, out = np.empty((g, k * o, f)), np.empty((g, k * o, f), np.int8)
+    loss = np.zeros((g, k * o))
+    for start in range(0, f, _BLOCK):
+        stop = min(start + _BLOCK, f)
+        moved = rows[:, :, start:stop] + errors[:, :, :start] @ np.swapaxes(ratio[:, start:stop, :start], 1, 2)
+        for i in range(start, stop):
+            w = moved[:, :, i - start]
+            if i > start:
+                w = w + np.einsum("gof,gf->go", errors[:, :, start:i], ratio[:, i, start:i])
+            q = np.clip(np.rint(w / grid), levels.low, levels.high)
+            out[:, :, i] = q
+            errors[:, :, i] = rows[:, :, i] - q * grid
+            loss += np.square((w - q * grid) * diagonal[:, None, i])
+    return Rounded(out, scale.reshape(g, k * o), loss)
+
+
+def _best_of(found: Rounded, k: int, shape: tuple[int, ...], *, shared: bool) -> Rounded:
+    """Of k candidates the best for each output, or for all."""
+    g, o, f = shape
+    loss = found.loss.reshape(g, k, o)
+    if shared:
+        loss = np.broadcast_to(loss.sum(axis=(0, 2))[None, :, None], loss.shape)
+    at = np.argmin(loss, axis=1)[:, None]  # the first of equals: the one that clips least
+
+    def taken(values: NDArray[np.generic], *tail: int) -> NDArray[np.generic]:
+        index = at.reshape(g, 1, o, *(1 for _ in tail))
+        return np.take_along_axis(values.reshape(g, k, o, *tail), index, axis=1)[:, 0]
+
+    return Rounded(taken(found.integers, f), taken(found.scale), taken(found.loss))  # type: ignore[arg-type]  # kept
+
+
+def _better(a: Rounded, b: Rounded, *, shared: bool) -> Rounded:
+    wins = np.full_like(a.loss, b.loss.sum() < a.loss.sum(), bool) if shared else b.loss < a.loss
+    return Rounded(
+        np.where(wins[:, :, None], b.integers, a.integers),
+        np.where(wins, b.scale, a.scale),
+        np.where(wins, b.loss, a.loss),
+    )
