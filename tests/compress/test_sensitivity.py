@@ -84,13 +84,20 @@ def test_memory_for_one_chunk_gives_the_same_figures(monkeypatch):
     data = data_for(model)
     monkeypatch.setattr(partial, "CHUNK", 10)
     _, at_once = measured(model, data)
-    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 200_000)  # two chunks
     monkeypatch.setattr(passes, "SESSION_BYTES", 0)
     _, in_pieces = measured(model, data)
     for a, b in zip(at_once.layers, in_pieces.layers, strict=True):
         assert a.layer == b.layer
         assert [w.changed for w in a.widths] == [w.changed for w in b.widths]
         assert [w.sqnr_db for w in a.widths] == pytest.approx([w.sqnr_db for w in b.widths], abs=1e-6)
+
+
+def test_wide_inner_values_come_in_smaller_chunks(monkeypatch):
+    model = network()  # about 11 kB of inner values a sample
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 100_000)
+    scene, _ = measured(model, data_for(model), (4,))
+    assert 1 < scene.float.chunks.size < 20
 
 
 def test_a_fixed_batch_runs_as_it_is():

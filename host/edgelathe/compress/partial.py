@@ -48,8 +48,8 @@ class Chunks:
         return min(self.size, len(self._data) - at * self.size)
 
 
-def chunks_of(model: Model, data: Dataset) -> Chunks:
-    """The largest pieces that the model takes as it takes single samples: its fixed batch, `CHUNK`, or 1.
+def chunks_of(model: Model, data: Dataset, most: int | None = None) -> Chunks:
+    """The largest pieces that the model takes as it takes single samples: its fixed batch, `CHUNK` (or `most`), or 1.
 
     Raises UserError where it does not run on the first sample, or its outputs are not finite there.
     """
@@ -63,9 +63,10 @@ def chunks_of(model: Model, data: Dataset) -> Chunks:
     for info, value in zip(model.signature.outputs, first, strict=True):
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UserError(data.name, f"output '{info.name}' is not finite", "check the preprocessing")
-    if any(i.shape and i.shape[0] for i in model.signature.inputs) or len(data) == 1:
+    size = min(CHUNK, len(data), most or CHUNK)
+    if any(i.shape and i.shape[0] for i in model.signature.inputs) or size == 1:
         return alone
-    several = Chunks(data, min(CHUNK, len(data)))
+    several = Chunks(data, size)
     with contextlib.suppress(UserError):  # the graph has a batch of its own inside
         if all(_agree(a, b) for a, b in zip(first, run(several.feed(0)), strict=True)):
             return several

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgelathe.model.cut_onnx import Suffix
 
 BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
-SESSION_BYTES = 256_000_000  # of weights in suffixes, for one change a layer, that stay open for the next block
+SESSION_BYTES = 256_000_000  # about what sessions may hold, for one change a layer, that stay open for the next block
 _HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators: the values before them tell more
 EXACT_DB = 200.0  # stands for "no difference"
 
@@ -202,13 +202,14 @@ def channel_mean(layer: Weighted, source: NDArray[Any]) -> NDArray[np.float64]:
 class Block:
     """Some chunks with the float model's inner values on them.
 
-    `open`: sessions by layer and number of the change, kept for the next block.
+    `open`: sessions by layer and number of the change; `keep`: they stay so for the next block.
     """
 
     of: Float
     which: range
     values: list[Arrays]
     open: dict[tuple[str, int], Run]
+    keep: bool
 
     @property
     def count(self) -> int:
@@ -237,6 +238,8 @@ class Block:
 
         n = len(self.which)
         got = self.of.map(one, [(i, chunk) for i in changes for chunk in range(n)])
+        if not self.keep:
+            self.open.clear()
         return {i: joined(got[at * n : (at + 1) * n]) for at, i in enumerate(changes)}
 
     def _session(self, layer: Weighted, at: Suffix, change: Change) -> Run:
@@ -278,10 +281,10 @@ def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> It
             ),
         )
         which = range(start, min(start + count, len(chunks)))
-        yield Block(of, which, [first, *of.map(captured, which[1:])], open_)
+        held = heavy + len(cuts) * sum(a.nbytes for a in first.values())  # a session keeps what it computed with
+        keep = which.stop - which.start < len(chunks) and held <= SESSION_BYTES
+        yield Block(of, which, [first, *of.map(captured, which[1:])], open_, keep)
         start += count
-        if heavy > SESSION_BYTES:
-            open_.clear()
 
 
 _ROUNDED = "layer:input:rounded"

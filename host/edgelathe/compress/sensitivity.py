@@ -160,10 +160,12 @@ class Scene:
             why = f": {left[0].layer}: {left[0].what}" if left else ""
             raise UserError(model.name, f"has no layer whose weights can be rounded{why}", "see `edgelathe inspect`")
         folded = onnx_model.from_ir(ir_model, model.name)
-        chunks = partial.chunks_of(folded, data)
+        table = graph_layers(folded)
+        held = sum(4 * math.prod(d or 1 for d in la.shape) for la in table if la.shape is not None)  # bytes a sample
+        chunks = partial.chunks_of(folded, data, max(1, passes.BLOCK_BYTES // max(1, held)))
         reference = Float.of(onnx_model.to_proto(folded), model.name, chunks, run_all)
         metric = metrics.load_metric(data.metric, Path(data.name).parent)
-        macs = {layer.name: layer.macs for layer in graph_layers(folded)}
+        macs = {layer.name: layer.macs for layer in table}
         means = passes.input_means(reference, found)
         return cls(reference, tuple(found), tuple(left), metric, data.labels, reference.first, macs, means)
 
