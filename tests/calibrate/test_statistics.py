@@ -87,3 +87,9 @@ def test_a_thinned_tensor_still_shows_every_channel():
     thin = statistics.thin(x, 4096)
     assert len(thin) <= 4096
     assert set(np.unique(thin)) == set(range(64))
+
+
+def test_thinning_an_array_in_pieces_gives_the_same_values():
+    x = np.arange(6 * 500, dtype=np.float32).reshape(6, 500)
+    pieces = np.lib.stride_tricks.as_strided(x, (6, 250), (x.strides[0], 2 * x.strides[1]))
+    assert np.array_equal(statistics.thin(pieces, 100), statistics.thin(np.ascontiguousarray(pieces), 100))

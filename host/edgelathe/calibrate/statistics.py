@@ -119,13 +119,13 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
 
 def thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """At most so many of the values: every k-th, k prime to the size so that no row or channel is missed."""
-    flat = values.reshape(-1)
-    if flat.size <= most:
-        return flat
-    step = -(-flat.size // most)
-    while math.gcd(step, flat.size) != 1:
+    if values.size <= most:
+        return values.reshape(-1)
+    step = -(-values.size // most)
+    while math.gcd(step, values.size) != 1:
         step += 1
-    return flat[::step]
+    # `reshape` would copy all of an array that is not in one piece.
+    return values.reshape(-1)[::step] if values.flags.c_contiguous else np.asarray(values.flat[::step], values.dtype)
 
 
 def _channels(values: NDArray[np.float32], axis: int) -> Channels:
