@@ -29,8 +29,9 @@ def test_another_question_finds_nothing(partial):
 def test_a_record_that_was_not_written_whole_is_left_out_and_written_over(partial):
     with partial.path.open("r+b") as f:
         f.truncate(partial.path.stat().st_size - 3)
-    assert len(Partial(KEY).load()) == 1
-    partial.append(np.full((2, 2), 7, np.float32))
+    again = Partial(KEY)
+    assert len(again.load()) == 1
+    again.append(np.full((2, 2), 7, np.float32))
     assert [block[0, 0] for block in Partial(KEY).load()] == [0, 7]
 
 
@@ -56,3 +57,13 @@ def test_nothing_is_left_after_the_end(partial):
     partial.remove()
     partial.remove()
     assert Partial(KEY).load() == []
+
+
+def test_of_two_at_once_one_keeps_the_file():
+    first, second = Partial(KEY), Partial(KEY)
+    assert first.load() == second.load() == []
+    for value, one in enumerate((first, second, first, second)):
+        one.append(np.full((1, 2), value, np.float32))
+    second.end()
+    second.remove()
+    assert [block[0, 0] for block in Partial(KEY).load()] == [0, 2]

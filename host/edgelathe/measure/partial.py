@@ -27,7 +27,8 @@ class Partial:
     """Blocks of outputs [count, ...] of one model's first output, in order, as `.npy` records one after the other.
 
     `key` is all that the outputs depend on: model, samples and their order, device, runtime and its options. A record
-    that was not written whole, because the host was switched off, is left out.
+    that was not written whole, because the host was switched off, is left out. Of two that run at once with one key,
+    the first to write keeps the file; the other writes nothing.
 
     Attributes:
         path: the file while it is added to.
@@ -38,6 +39,7 @@ class Partial:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.path = cache_dir() / "eval" / f"{name}.npys"
         self.done = self.path.with_suffix(".done")
+        self._size: int | None = 0  # of the file as it was read and added to; None: another one writes it
 
     @property
     def ended(self) -> bool:
@@ -51,7 +53,9 @@ class Partial:
             if time.time() - path.stat().st_mtime > STALE:
                 self.remove()
                 return []
-            return _read(path)
+            blocks = _read(path)
+            self._size = path.stat().st_size
+            return blocks
         except OSError:
             return []
 
@@ -60,15 +64,24 @@ class Partial:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as f:
+                if f.tell() != self._size:
+                    self._size = None
+                    return
                 np.save(f, block, allow_pickle=False)
+                self._size = f.tell()
 
     def end(self) -> None:
         """It came to its end."""
+        if self._size is None:
+            return
         with contextlib.suppress(OSError):  # it was not on disk
             self.path.rename(self.done)
 
     def remove(self) -> None:
         """Nothing is left of it."""
+        if self._size is None:
+            return
+        self._size = 0
         self.path.unlink(missing_ok=True)
         self.done.unlink(missing_ok=True)
 
