@@ -63,6 +63,6 @@ def test_a_layer_makes_up_for_the_error_of_the_sum_that_it_goes_into():
 
 def test_samples_are_spread_over_all():
     data = samples(residual(), 300)
-    chunks = problems.chunks_of(data)
+    chunks = problems.chunks_of(onnx_model.to_ir(residual()), data)
     assert sum(len(c["x"]) for c in chunks) == 256
     np.testing.assert_array_equal(chunks[-1]["x"][-1], data.inputs["x"][-1])

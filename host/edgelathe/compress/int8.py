@@ -6,17 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgelathe.calibrate import scales
-from edgelathe.compress import grids, opset, qdq, qplan, qweights
+from edgelathe.compress import grids, opset, qdq, qplan, qweights, rounding
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, bypass, layer, options_for, refuse_quantized, skips
+from edgelathe.compress.graph import Names, array, bypass, layer, number, options_for, refuse_quantized, skips
+from edgelathe.compress.second_order import Levels
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import onnx_ir as ir
 
     from edgelathe.compress.grids import Calibrated
@@ -40,7 +43,11 @@ class Options:
     signed: bool | None = option(None, "int8 activations, else uint8")
     reduce: bool | None = option(None, "7-bit weights, for CPUs that add two products in 16 bits")
     exact: bool | None = option(None, "ask ONNX Runtime for integer products without 16-bit sums (x86)")
-    weights: int = option(8, "bits of the weights", choices=(8,))
+    weights: int = option(8, "bits of the weights", choices=(8, 7, 6, 5, 4, 3, 2))
+    depthwise: int = option(8, "bits of the weights of depthwise layers, at least", choices=(8, 7, 6, 5, 4, 3, 2))
+    rounding: str = option(
+        "auto", "how weights are rounded; auto: second-order below 8 bits", choices=("auto", "nearest", "second-order")
+    )
     activations: int = option(8, "bits of the activations", choices=(8,))
 
 
@@ -86,27 +93,75 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     if not plan.weights:
         return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
     found = grids.calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
-    notes += _write(graph, names, plan, found, options, context)
+    notes += _write(graph_model, names, plan, found, options, context)
     qdq.finish(graph_model, names)
     config = {"session.x64quantprecision": "1"} if options.exact else {}
     return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
 
 
 def _write(
-    graph: ir.Graph, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
+    model: ir.Model, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
 ) -> tuple[Note, ...]:
-    """Write weights first, then values in graph order, then drop the clamps that the grids do."""
-    writer, notes = qdq.Writer(graph, names), []
+    """Write integer weights and values, and drop the clamps that the grids do."""
+    graph, writer = model.graph, qdq.Writer(model.graph, names)
+    own = {n: options_for(options, n, context.overrides) or options for n in plan.weights}
+    levels = {n: Levels.of(_bits(n, own[n]), reduce=bool(own[n].reduce)) for n in plan.weights}
+    sizes = {n: array(n.inputs[1]).size for n in plan.weights}  # type: ignore[union-attr]  # constant, by the plan
+    learned = [n for n in plan.weights if _is_learned(own[n])]
+    before = onnx_model.to_ir(onnx_model.from_ir(model, "float"))
+    infer_shapes(before)
+    twins = dict(zip(graph, before.graph, strict=True))
+    jobs = [
+        rounding.Job(n, twins[n], levels[n], found.grid[n.inputs[0]].scale, per_channel=own[n].per_channel)  # type: ignore[index]  # a layer has an input
+        for n in learned
+    ]
     for node in plan.weights:
-        source = node.inputs[0]
-        assert source is not None
-        own = options_for(options, node, context.overrides) or options
-        scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
-        stored = qweights.store(
-            node, scale, mean, largest=64 if own.reduce else 127, per_channel=own.per_channel,
-        )  # fmt: skip
-        writer.weights(node, stored, scale)
-        notes.append(Note(layer(node), True, f"int8, {'a scale per channel' if own.per_channel else 'one scale'}"))
+        if node not in learned:
+            _write_nearest(writer, node, found, own[node], levels[node])
+    _write_values(graph, writer, plan, found, options)
+    assert context.data is not None
+    for job, stored in rounding.walk(model, before, jobs, context.data, context.seed):
+        writer.weights(job.node, stored, job.input_scale)
+    return (*_notes(plan, own, levels), *_average(sizes, levels))
+
+
+def _is_learned(options: Options) -> bool:
+    """Whether the layer is rounded by second order: what that gains at 8 bits is not worth its time."""
+    return options.rounding == "second-order" or (options.rounding == "auto" and options.weights < 8)
+
+
+def _bits(node: ir.Node, options: Options) -> int:
+    return max(options.weights, options.depthwise) if _is_depthwise(node) else options.weights
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """Whether each output reads one channel: few weights, each of which matters."""
+    w = array(node.inputs[1])
+    return node.op_type == "Conv" and w is not None and w.shape[1] == 1 and number(node, "group", 1) > 1
+
+
+def _write_nearest(writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options, levels: Levels) -> None:
+    source = node.inputs[0]
+    assert source is not None
+    scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
+    writer.weights(node, qweights.store(node, scale, mean, levels, per_channel=own.per_channel), scale)
+
+
+def _notes(plan: Plan, own: Mapping[ir.Node, Options], levels: Mapping[ir.Node, Levels]) -> Iterator[Note]:
+    for node in plan.weights:
+        text = f"int{levels[node].bits}, {'a scale per channel' if own[node].per_channel else 'one scale'}"
+        yield Note(layer(node), True, f"{text}, second-order" if _is_learned(own[node]) else text)
+
+
+def _average(sizes: Mapping[ir.Node, int], levels: Mapping[ir.Node, Levels]) -> tuple[Note, ...]:
+    """The bits of a weight on average, where layers differ."""
+    if all(v.bits == 8 for v in levels.values()):
+        return ()
+    mean = sum(n * levels[k].bits for k, n in sizes.items()) / max(sum(sizes.values()), 1)
+    return (Note("model", True, f"{mean:.2f} bits a weight on average"),)
+
+
+def _write_values(graph: ir.Graph, writer: qdq.Writer, plan: Plan, found: Calibrated, options: Options) -> None:
     integer = {*plan.weights, *plan.others, *plan.clamps}
     for node in plan.others:
         for index, value in enumerate(node.inputs):
@@ -120,7 +175,6 @@ def _write(
     for node in plan.clamps:
         assert node.inputs[0] is not None
         bypass(node, node.inputs[0])
-    return tuple(notes)
 
 
 SPEC = StepSpec(

@@ -7,6 +7,7 @@ with an earlier value, it makes up for the error of that one too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 16  # samples that run at once where the model's batch is open
 _SAMPLES = 256  # that the fits see at most
-_ENTRIES = 20_000_000  # numbers that one layer's problem is gathered from
+_FEWEST = 8
+_LIVE = 400_000_000  # bytes of values between layers that are kept, of all samples
+_ENTRIES = 6_000_000  # numbers that one layer's problem is gathered from
 DAMP, DAMP_WIDE = 0.1, 0.1  # of the mean diagonal; the second by inputs per sample
 
 
@@ -104,7 +107,7 @@ def problems(
     model: ir.Model, before: ir.Model, pairs: Sequence[Pair], data: Dataset, seed: int
 ) -> Iterator[tuple[Pair, Problem]]:
     """The problem of layer after layer, for any kind of grid; the caller settles each before it takes the next."""
-    chunks = chunks_of(data)
+    chunks = chunks_of(before, data)
     samples = sum(len(next(iter(c.values()))) for c in chunks)
     ours, theirs = (Frontier(m, chunks, data.name) for m in (model, before))
     undecided = {pair.twin for pair in pairs}
@@ -208,8 +211,33 @@ def grouped(node: ir.Node) -> Array:
     return (w if qweights.channel_axis(node) == 0 else w.T)[None].astype(np.float64)
 
 
-def chunks_of(data: Dataset) -> list[Mapping[str, NDArray[np.float32]]]:
-    """Inputs of at most `_SAMPLES` samples, spread over all, for chunk after chunk."""
-    count = min(len(data), _SAMPLES)
+def chunks_of(model: ir.Model, data: Dataset) -> list[Mapping[str, NDArray[np.float32]]]:
+    """Inputs of at most `_SAMPLES` samples, spread over all, for chunk after chunk.
+
+    A chunk is the model's own batch where that is fixed, the last one filled up with samples from the front, else one
+    that a graph of open batch takes; both frontiers keep values of all chunks, so big values mean fewer samples.
+    """
+    fixed = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
+    batch = next((n for n in fixed if isinstance(n, int)), None)
+    count = min(len(data), _SAMPLES, max(_FEWEST, _LIVE // max(_live_bytes(model), 1)))
     rows = np.unique(np.linspace(0, len(data) - 1, count).astype(np.int64))
-    return [{k: v[rows[i : i + _CHUNK]] for k, v in data.inputs.items()} for i in range(0, len(rows), _CHUNK)]
+    step = batch or _CHUNK
+    if batch:
+        rows = np.resize(rows, -(-len(rows) // batch) * batch)
+    return [{k: v[rows[i : i + step]] for k, v in data.inputs.items()} for i in range(0, len(rows), step)]
+
+
+def _live_bytes(model: ir.Model) -> int:
+    """What one sample's values take at most at once, as float32 and as int8; those of unknown shape count nothing."""
+    nodes = list(model.graph)
+    place = {n: i for i, n in enumerate(nodes)}
+    change = np.zeros(len(nodes) + 1, np.int64)
+    for i, node in enumerate(nodes):
+        for value in node.outputs:
+            readers = [place[u.node] for u in value.uses() if u.node in place]
+            if value.shape is None or not readers:
+                continue
+            size = 5 * math.prod(n for n in value.shape[1:] if isinstance(n, int))
+            change[i] += size
+            change[max(readers)] -= size
+    return int(np.cumsum(change).max(initial=0))

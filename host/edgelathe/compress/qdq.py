@@ -8,6 +8,7 @@ import numpy as np
 
 from edgelathe.calibrate.scales import Grid, affine
 from edgelathe.compress.graph import Names, array, constant
+from edgelathe.compress.packed import Packer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ class Writer:
     def __init__(self, graph: ir.Graph, names: Names) -> None:
         self._graph, self._names = graph, names
         self._shared: dict[tuple[Any, ...], ir.Value] = {}
+        self._packer = Packer(graph, names)
 
     def value(self, value: ir.Value, grid: Grid, readers: set[ir.Node] | None) -> None:
         """Store a computed value in integers; `readers` (None: all, outputs of the model too) take it from there."""
@@ -48,7 +50,7 @@ class Writer:
         # The format lets zero points of weights be left out or shared; QGemm needs them, and where ONNX Runtime makes
         # weights uint8 (x86 with exact products) it fails on shared ones.
         zero = constant(self._graph, np.zeros(stored.scale.shape, np.int8), self._names())
-        self._constant(node, 1, stored.weights, [self._share(stored.scale), zero], stored.axis)
+        self._constant(node, 1, stored.weights, [self._share(stored.scale), zero], stored.axis, stored.bits)
         if stored.bias is not None:
             scale = np.broadcast_to(stored.scale * np.float32(input_scale), stored.bias.shape)
             self._constant(node, 2, stored.bias, [self._share(scale.astype(np.float32))], 0)
@@ -61,13 +63,23 @@ class Writer:
         self._constant(node, index, grid.store(data), self._parameters(grid), None)
 
     def _constant(
-        self, node: ir.Node, index: int, data: NDArray[Any], parameters: list[ir.Value], axis: int | None
+        self,
+        node: ir.Node,
+        index: int,
+        data: NDArray[Any],
+        parameters: list[ir.Value],
+        axis: int | None,
+        bits: int | None = None,
     ) -> None:
+        """Put integers, in the bits of their type or packed in fewer, in place of a layer's constant."""
         old = node.inputs[index]
         name = old.name if old is not None and old.name and len(old.name) <= _LONG and len(old.uses()) == 1 else None
         if name:
             del self._graph.initializers[name]
-        value = constant(self._graph, data, name or self._names())
+        if bits is not None and bits < 8:
+            value = self._packer.integers(data, bits, data.dtype)
+        else:
+            value = constant(self._graph, data, name or self._names())
         attributes = {"axis": axis} if axis is not None and axis != 1 else {}
         real = self._node("DequantizeLinear", [value, *parameters], attributes)
         self._graph.insert_before(node, real)

@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from edgelathe.compress.second_order import Levels
+
 
 @dataclass(frozen=True, eq=False)
 class Stored:
     """One layer in integers: real weights = scale * weights, real bias = input scale * scale * bias.
 
-    `weights` int8; `scale` float32, one per output channel or shape (); `axis` of the channels, None for one scale;
-    `bias` int32 [channels] or None.
+    `weights` int8 that fit `bits`; `scale` float32, one per output channel or shape (); `axis` of the channels, None
+    for one scale; `bias` int32 [channels] or None.
     """
 
     weights: NDArray[np.int8]
     scale: NDArray[np.float32]
     axis: int | None
     bias: NDArray[np.int32] | None
+    bits: int = 8
 
 
 def store(
-    node: ir.Node, input_scale: float, mean: NDArray[np.float64] | None, *, largest: int, per_channel: bool
+    node: ir.Node, input_scale: float, mean: NDArray[np.float64] | None, levels: Levels, *, per_channel: bool
 ) -> Stored:
     """Quantize a Conv, Gemm or MatMul with constant weights.
 
@@ -38,27 +41,32 @@ def store(
         node: the layer.
         input_scale: of its integer input.
         mean: float64 [input channels], the mean of its float input, to correct the bias by; None: no correction.
-        largest: magnitude of the largest weight: 127, or 64 where two products are added in 16 bits.
+        levels: of the weights; the same number on both sides of zero is used.
         per_channel: one scale per output channel, or one.
     """
     w, bias = array(node.inputs[1]), array(node.inputs[2]) if len(node.inputs) > 2 else None
     assert w is not None
     out_axis = channel_axis(node)
     axis = out_axis if per_channel else None
+    largest = levels.high
     scale = weight_scales(w, axis, largest)
     if bias is not None:  # the bias has to fit 32 bits in units of both scales, with room for the sum
         floor = np.abs(bias) / np.float64(input_scale) / 2.0**30
         scale = np.maximum(scale, floor if per_channel else floor.max()).astype(np.float32)
     q = store_weights(w, scale, axis, largest)
     if bias is None:
-        return Stored(q, scale, axis, None)
+        return Stored(q, scale, axis, None, levels.bits)
     real = bias.astype(np.float64)
     full = np.broadcast_to(scale, bias.shape)
     if mean is not None:
         shape = [-1 if i == out_axis else 1 for i in range(w.ndim)]
         real = real - _shift(node, q * full.reshape(shape).astype(np.float64) - w, mean)
-    stored = np.rint(real / (np.float32(input_scale) * full))
-    return Stored(q, scale, axis, np.clip(stored, -(2**31) + 1, 2**31 - 1).astype(np.int32))
+    return Stored(q, scale, axis, integer_bias(real, np.float32(input_scale) * full), levels.bits)
+
+
+def integer_bias(real: NDArray[np.float64], scale: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Nearest int32 of a bias in units of the products' scale."""
+    return np.asarray(np.clip(np.rint(real / scale), -(2**31) + 1, 2**31 - 1), np.int32)
 
 
 def channel_axis(node: ir.Node) -> int:

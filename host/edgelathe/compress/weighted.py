@@ -11,6 +11,7 @@ from edgelathe.calibrate.scales import weight_scales
 from edgelathe.compress import qplan, qweights
 from edgelathe.compress.canonical import plain_gemm
 from edgelathe.compress.graph import Names, array, layer, number, set_constant
+from edgelathe.compress.second_order import Levels
 from edgelathe.compress.types import Note
 
 if TYPE_CHECKING:
@@ -80,11 +81,11 @@ def rounded(
     """
     w = array(of.node.inputs[1])
     assert w is not None
-    largest, out_axis = 2 ** (bits - 1) - 1, qweights.channel_axis(of.node)
+    levels, out_axis = Levels.of(bits, reduce=False), qweights.channel_axis(of.node)
     bias = array(of.node.inputs[2]) if of.bias else None
-    scale = weight_scales(w, out_axis if per_channel else None, largest)
+    scale = weight_scales(w, out_axis if per_channel else None, levels.high)
     unit = 1.0 if bias is None else float(np.max(np.abs(bias) / scale, initial=0.0)) / _STEPS or 1.0
-    stored = qweights.store(of.node, unit, mean, largest=largest, per_channel=per_channel)
+    stored = qweights.store(of.node, unit, mean, levels, per_channel=per_channel)
     shape = [-1 if i == out_axis else 1 for i in range(w.ndim)]
     full = np.broadcast_to(stored.scale, (of.channels,))
     out = {of.weight: (stored.weights * full.reshape(shape)).astype(np.float32)}
