@@ -3,13 +3,10 @@ from onnx import numpy_helper
 
 from edgelathe.compress import fold, int8
 from edgelathe.compress.types import Context
-from edgelathe.core.device import SessionOptions
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model import run
-from support.tiny_onnx import Graph, samples
-
-EXACT = SessionOptions("onnxruntime", "CPUExecutionProvider", config={"session.x64quantprecision": "1"})
+from support.tiny_onnx import EXACT, Graph, samples
 
 
 def residual(clamp=True):
