@@ -79,6 +79,14 @@ def test_it_tells_all_that_there_is(source):
         assert part in text
 
 
+def test_what_is_known_of_the_device_is_told_in_words():
+    clusters = [{"name": "big", "cpus": [2, 3], "max_khz": 1_500_000}, {"name": "little", "cpus": [0, 1]}]
+    device = {**documents.PROBE.to_json(), "clusters": clusters, "sensors": {"thermal": ["cpu"], "power": []}}
+    source = html(documents.fit(device=device), "")
+    assert "name big, cpus 2 3, max khz 1500000; name little, cpus 0 1" in source
+    assert "thermal cpu<" in source
+
+
 def test_what_users_and_devices_say_is_escaped():
     evil = "<script>alert(1)</script>"
     candidate = documents.INT8.with_(recipe=evil, warnings=(evil,), why=evil)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +66,10 @@ def _words(key: str, value: Any) -> str:
         return "; ".join(f"{r['name']} {r['version']} ({', '.join(r.get('providers') or ['-'])})" for r in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-        return " ".join(value)
-    return "" if value in (None, "", [], {}) else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, (list, tuple)):
+        flat = not any(isinstance(v, (dict, list, tuple)) for v in value)
+        return (" " if flat else "; ").join(_words("", v) for v in value)
+    if isinstance(value, dict):
+        told = ((k.replace("_", " "), _words(k, v)) for k, v in value.items())
+        return ", ".join(f"{k} {v}" for k, v in told if v)
+    return "" if value is None else str(value)
