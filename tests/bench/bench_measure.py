@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import os
+import random
 import sys
 import time
 
@@ -21,6 +22,7 @@ from edgelathe.device.open import LOCAL, open_device
 from edgelathe.measure.bench import bench_document
 from edgelathe.measure.plan import Job
 from edgelathe.model import io
+from edgelathe.stats.quantile import bounds
 from support import sshd
 
 pytestmark = pytest.mark.bench
@@ -75,14 +77,14 @@ def bare(model, x, seconds):
 
 
 def test_fidelity_against_a_bare_loop(data_dir, device, tmp_path):
-    """In turns: here, over ssh, and the bare loop."""
+    """Here, over ssh, and the bare loop, in short turns of random order: medians of the ratios, 95% intervals."""
     files = {
         "ResNet8": ("cifar10_resnet8/model.onnx", "cifar10_resnet8/eval.npz"),
         "MobileNetV2 CIFAR": ("cifar10_mobilenetv2/model.onnx", None),
         "MobileNetV2 224": ("imagenet_mobilenetv2/model.onnx", None),
     }
-    job = Job(min_ms=1500, cool_down_ms=0)
-    print(f"\n{'model':18} {'bare ms':>9} {'here':>8} {'over ssh':>9}")
+    job, chance = Job(min_ms=400, cool_down_ms=0), random.Random(0)
+    print(f"\n{'model':18} {'bare ms':>9} {'here':>23} {'over ssh':>23}")
     with sshd.sshd(tmp_path / "sshd") as server:
         server.trust()
         board = Target("board", f"ssh://{server.name}", root=str(tmp_path / "root"), python=sys.executable)
@@ -96,16 +98,27 @@ def test_fidelity_against_a_bare_loop(data_dir, device, tmp_path):
                     if samples
                     else np.random.default_rng(0).random([n or 1 for n in tensor.shape], np.float32)
                 )
-                rows = []
-                for _ in range(runs(6)):
-                    ours = [
-                        bench_document(d, [(title, model)], [CPU], samples, job)["results"][0]["latency_ms"]["p50"]
-                        for d in (device, far)
-                    ]
-                    rows.append((bare(model, x, 1.5), *ours))
-                table = np.array(rows)
-                ratios = np.median(table[:, 1:] / table[:, :1], axis=0)
-                print(f"{title:18} {np.median(table[:, 0]):9.3f} {ratios[0]:7.3f}x {ratios[1]:8.3f}x")
+                ways = [
+                    lambda model=model, x=x: bare(model, x, 0.4),
+                    *(lambda d=d, m=model, t=title, s=samples: ours(d, t, m, s, job) for d in (device, far)),
+                ]
+                table = np.empty((runs(30), len(ways)))
+                for row in table:
+                    for i in chance.sample(range(len(ways)), len(ways)):
+                        row[i] = ways[i]()
+                ratios = [median_interval(table[:, i] / table[:, 0]) for i in (1, 2)]
+                print(f"{title:18} {np.median(table[:, 0]):9.3f} {ratios[0]:>23} {ratios[1]:>23}")
+
+
+def ours(device, title, model, samples, job):
+    document = bench_document(device, [(title, model)], [CPU], samples, job)
+    return document["results"][0]["latency_ms"]["p50"]
+
+
+def median_interval(values):
+    ordered = np.sort(values)
+    ends = bounds(ordered, 0.5, 0.025, len(ordered))
+    return f"{np.median(ordered):.3f}x [{ends.low:.3f}, {ends.high:.3f}]"
 
 
 def test_a_model_against_itself(data_dir, device):

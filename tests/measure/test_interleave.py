@@ -4,6 +4,7 @@ import numpy as np
 
 from edgelathe.device.session import Timed
 from edgelathe.measure.interleave import COLD, BenchPlan, bench
+from edgelathe.stats import latency
 
 
 class Fake:
@@ -44,6 +45,15 @@ def test_a_slow_model_is_bounded_and_says_so():
     assert series.calls == 4
     assert series.warm_calls == 1
     assert series.warnings == ["4 calls in 10 s, 200 were wanted"]
+
+
+def test_it_goes_on_until_the_median_has_an_interval():
+    """Two modes that each last: 500 ms of them say little of the median, however many calls there were."""
+    (series,) = bench([Fake(lambda i: 1_000_000 + 500_000 * (i // 190 % 2))], PLAN)
+    assert 700 < series.wall_ms < PLAN.max_ms
+    ends = latency.summarize(series.blocks).ci["p50"]
+    assert ends.low == 1.0
+    assert ends.high == 1.5
 
 
 def test_warm_up_goes_on_until_steady_and_is_not_counted():

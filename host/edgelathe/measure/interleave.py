@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.device.errors import ModelFailure
+from edgelathe.stats.latency import located
 from edgelathe.stats.series import steady
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Timeable(Protocol):
 class BenchPlan:
     """How long to measure, per session: at least `min_ms` and `min_calls`, at most `max_ms`, in blocks.
 
-    `warm_ms` bounds the warm-up, which ends before when the blocks no longer change.
+    Samples that hang together may be worth too few independent ones for an interval: it goes on until the median has
+    one, or `max_ms`. `warm_ms` bounds the warm-up, which ends before when the blocks no longer change.
     """
 
     min_ms: float = 1000.0
@@ -179,7 +181,7 @@ def wall_ms(ns: NDArray[np.int64], more: Mapping[str, Any]) -> float:
 
 
 def _enough(series: Series, plan: BenchPlan) -> bool:
-    return series.wall_ms >= plan.max_ms or _part(series, plan) >= 1.0
+    return series.wall_ms >= plan.max_ms or (_part(series, plan) >= 1.0 and located(thinned(series.blocks)))
 
 
 def _part(series: Series, plan: BenchPlan, open_end: bool = False) -> float:

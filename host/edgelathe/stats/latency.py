@@ -46,6 +46,12 @@ def claim(blocks_ns: BlocksNs, statistic: str, looks: int = 1) -> Claim:
     return Claim(value, ends.low, ends.high, n=len(ordered))
 
 
+def located(blocks_ns: BlocksNs) -> bool:
+    """Whether these samples are enough for an interval of the median with both ends."""
+    ends = bounded(*_milliseconds(blocks_ns), "p50", 0.025)[1]
+    return math.isfinite(ends.low) and math.isfinite(ends.high)
+
+
 def bounded(
     blocks: Sequence[NDArray[np.float64]], ordered: NDArray[np.float64], name: str, alpha: float
 ) -> tuple[float, Interval]:
