@@ -14,11 +14,11 @@ from support import cli, schemas
 
 @pytest.fixture
 def resnet(data_dir, tmp_path):
-    """The model, and 20,000 samples that take seconds."""
+    """The model, and 10,000 samples that take seconds."""
     with np.load(data_dir / "cifar10_resnet8" / "eval.npz") as f:
         x, y = f["x"], f["y"]
-    many = 20_000 // len(x) + 1
-    np.savez(tmp_path / "many.npz", x=np.tile(x, (many, 1, 1, 1))[:20_000], y=np.tile(y, many)[:20_000])
+    many = 10_000 // len(x) + 1
+    np.savez(tmp_path / "many.npz", x=np.tile(x, (many, 1, 1, 1))[:10_000], y=np.tile(y, many)[:10_000])
     np.savez(tmp_path / "few.npz", x=x[:300], y=y[:300])
     return data_dir / "cifar10_resnet8" / "model.onnx"
 
@@ -36,9 +36,9 @@ def test_what_was_cut_off_goes_on_from_where_it_was(resnet, tmp_path, own_home):
     cut = json.loads(out)
     schemas.validate(cut)
     assert cut["interrupted"]
-    assert 0 < cut["results"][0]["accuracy"]["n"] < 20_000
+    assert 0 < cut["results"][0]["accuracy"]["n"] < 10_000
     whole = cli.answer("eval", resnet, "--data", data)
-    assert any("of 20,000 samples were measured before it was cut off" in w for w in whole["results"][0]["warnings"])
+    assert any("of 10,000 samples were measured before it was cut off" in w for w in whole["results"][0]["warnings"])
     fresh = cli.answer("eval", resnet, "--data", data)
     assert fresh["results"][0]["accuracy"] == whole["results"][0]["accuracy"]
     assert not any("cut off" in w for w in fresh["results"][0]["warnings"])
@@ -56,11 +56,11 @@ def test_a_model_that_was_done_is_not_run_again_when_the_next_one_was_cut_off(re
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     first, second = json.loads(out)["results"]
-    assert first["accuracy"]["n"] == 20_000
-    assert second["accuracy"] is None or second["accuracy"]["n"] < 20_000
+    assert first["accuracy"]["n"] == 10_000
+    assert second["accuracy"] is None or second["accuracy"]["n"] < 10_000
     whole = cli.answer("eval", resnet, other, "--data", tmp_path / "many.npz", "--parity", 0)
     assert whole["results"][0]["accuracy"] == first["accuracy"]
-    assert any("20,000 of 20,000 samples" in w for w in whole["results"][0]["warnings"])
+    assert any("10,000 of 10,000 samples" in w for w in whole["results"][0]["warnings"])
     assert list((own_home / "cache").glob("edgelathe/eval/*")) == []
 
 
