@@ -8,32 +8,11 @@ import pytest
 from edgelathe.core.errors import UserError
 from edgelathe.model.fixed import tflite
 from edgelathe.model.fixed.types import Arithmetic
+from support.fixed_tflite import SAME, VALID, agree, drawn, scales
 from support.tiny_tflite import Net, T, answers
 
-SAME, VALID = 0, 1
 BIAS_TYPES = {"int32": 2, "int64": 4}  # TensorType of the schema
 ACTIVATIONS = {"none": 0, "relu": 1, "relu n1 to 1": 2, "relu6": 3}
-
-
-def drawn(*shape, dtype="int8", seed=0):
-    limits = np.iinfo(dtype)
-    return np.random.default_rng(seed).integers(limits.min, limits.max + 1, shape).astype(dtype)
-
-
-def scales(count, low=0.002, high=0.03, seed=0):
-    return np.random.default_rng(seed).uniform(low, high, count).astype(np.float32)
-
-
-def agree(model, inputs, arithmetic=None):
-    """All outputs of a whole batch at once equal those of single samples in the interpreter."""
-    program = tflite.program(model, arithmetic or Arithmetic())
-    got = program.run(inputs, lambda _: None).simulated
-    want = answers(model, inputs)
-    for g, w in zip(got, want, strict=True):
-        assert g.data.dtype == w.dtype
-        assert g.data.shape == w.shape
-        np.testing.assert_array_equal(g.data, w)
-    return got
 
 
 def conv(dtype="int8", *, activation=0, padding=SAME, strides=(1, 1), dilations=(1, 1), channels=5, out=6, groups=1,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.model.fixed import rounding
-from edgelathe.model.fixed.limits import Limits, half_away, stored
+from edgelathe.model.fixed.limits import Limits, half_away, settle, store, stored
+from edgelathe.model.fixed.rescaling import by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelathe.model.fixed.types import Grid, Integers, Rounding
+    from edgelathe.model.fixed.rescaling import Way
+    from edgelathe.model.fixed.types import Grid, Integers
 
 _BLOCK = 1 << 15
 Done = tuple["NDArray[Any]", int]  # integers of the output, and how many of them were clipped
@@ -32,7 +34,7 @@ class Sum:
     out: Grid
     limits: Limits
     sign: int = 1
-    rounding: Rounding = "double"
+    way: Way = "double"
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         """The output's integers; x and y broadcast."""
@@ -41,11 +43,11 @@ class Sum:
     def _sum(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         spare = 20 if self.out.bits <= 8 else 15
         twice = 2 * max(self.a.scale, self.b.scale)
-        left = _scaled((x.astype(np.int64) - self.a.zero_point) << spare, self.a.scale / twice, self.rounding)
-        right = _scaled((y.astype(np.int64) - self.b.zero_point) << spare, self.b.scale / twice, self.rounding)
+        left = by(self.a.scale / twice, self.way)((x.astype(np.int64) - self.a.zero_point) << spare)
+        right = by(self.b.scale / twice, self.way)((y.astype(np.int64) - self.b.zero_point) << spare)
         factor = twice / ((1 << spare) * self.out.scale)
-        total = _scaled(left + self.sign * right, factor, self.rounding) + self.out.zero_point
-        return self.limits.clamp(total, stored(self.out))
+        total = by(factor, self.way)(left + self.sign * right)
+        return settle(total, self.out.zero_point, self.out, self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +74,13 @@ class Product:
     b: Grid
     out: Grid
     limits: Limits
-    rounding: Rounding = "double"
+    way: Way = "double"
 
     def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
         """The output's integers; x and y broadcast."""
         factor = np.float32(self.a.scale) * np.float32(self.b.scale) / np.float32(self.out.scale)
         product = (x.astype(np.int64) - self.a.zero_point) * (y.astype(np.int64) - self.b.zero_point)
-        return self.limits.clamp(_scaled(product, float(factor), self.rounding) + self.out.zero_point, stored(self.out))
+        return settle(by(factor, self.way)(product), self.out.zero_point, self.out, self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Regrid:
     a: Grid
     out: Grid
     limits: Limits
-    rounding: Rounding = "double"
+    way: Way = "double"
     single: bool = False
 
     def __call__(self, x: NDArray[Any]) -> Done:
@@ -96,8 +98,8 @@ class Regrid:
         factor = self.a.scale / self.out.scale
         if self.single:
             factor = float(np.float32(self.a.scale) / np.float32(self.out.scale))
-        scaled = _scaled(x.astype(np.int64) - self.a.zero_point, factor, self.rounding) + self.out.zero_point
-        return self.limits.clamp(scaled, stored(self.out))
+        scaled = by(factor, self.way)(x.astype(np.int64) - self.a.zero_point)
+        return settle(scaled, self.out.zero_point, self.out, self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +109,28 @@ class LeakyRelu:
     a: Grid
     out: Grid
     alpha: float
-    rounding: Rounding = "double"
+    way: Way = "double"
 
     def __call__(self, x: NDArray[Any]) -> Done:
         """The output's integers."""
-        same = np.float32(self.a.scale) / np.float32(self.out.scale)
-        less = np.float32(self.a.scale) * np.float32(self.alpha) / np.float32(self.out.scale)
         centred = x.astype(np.int64) - self.a.zero_point
-        above, below = (_scaled(centred, float(factor), self.rounding) for factor in (same, less))
-        scaled = np.where(centred >= 0, above, below)
-        return Limits.of(self.out).clamp(scaled + self.out.zero_point, stored(self.out))
+        return _bent(centred, centred, self.a, self.out, np.float32(self.alpha), self.way)
+
+
+@dataclass(frozen=True, eq=False)
+class Prelu:
+    """x where it is positive, else x times a slope; slopes broadcast."""
+
+    a: Grid
+    slope: Grid
+    out: Grid
+    way: Way = "double"
+
+    def __call__(self, x: NDArray[Any], slope: NDArray[Any]) -> Done:
+        """The output's integers."""
+        centred = x.astype(np.int64) - self.a.zero_point
+        product = centred * (slope.astype(np.int64) - self.slope.zero_point)
+        return _bent(centred, product, self.a, self.out, np.float32(self.slope.scale), self.way)
 
 
 def in_blocks(kernel: Callable[..., Done], x: NDArray[Any], y: NDArray[Any], dtype: np.dtype[Any]) -> Done:
@@ -131,18 +145,14 @@ def in_blocks(kernel: Callable[..., Done], x: NDArray[Any], y: NDArray[Any], dty
     return out.reshape(x.shape), clipped
 
 
+def _bent(above: Integers, below: Integers, a: Grid, out: Grid, slope: np.float32, way: Way) -> Done:
+    """`above` where it is positive, else `below` times the slope; factors are float32 numbers, as TFLite has them."""
+    same = np.float32(a.scale) / np.float32(out.scale)
+    less = np.float32(a.scale) * slope / np.float32(out.scale)
+    scaled = np.where(above >= 0, by(same, way)(above), by(less, way)(below))
+    return settle(scaled, out.zero_point, out, Limits.of(out))
+
+
 def quantize(x: NDArray[Any], grid: Grid) -> Done:
     """Reals to integers: divided by the scale in float32, halves away from zero."""
-    scales, zeros = (grid.spread(a, x.shape) for a in (grid.scales, grid.zero_points))
-    whole = half_away(x.astype(np.float32) / scales.astype(np.float32))
-    with np.errstate(invalid="ignore"):
-        data = np.clip(whole, -(2.0**31), 2.0**31 - 256).astype(np.int64) + zeros
-    return Limits.of(grid).clamp(data, stored(grid))
-
-
-def _scaled(x: Integers, factor: float, rounding_: Rounding) -> Integers:
-    """By multiplier and shift; a negative factor (of a negative slope) turns the sign of the multiplier."""
-    if rounding_ == "float":
-        return np.asarray(np.rint(x * factor).astype(np.int64))
-    fixed, shift = rounding.multiplier(abs(factor))
-    return rounding.multiply(x, np.sign(factor).astype(np.int64) * fixed, shift, rounding_)
+    return store(x, grid, Limits.of(grid), half_away)

@@ -1,7 +1,8 @@
-"""Where an output ends: by its grid, or sooner by a fused activation; and how much of it was cut off by the grid."""
+"""Where an output ends, by its grid or sooner by an activation, and numbers put on it: what is cut off is counted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ NONE, RELU, RELU_N1_TO_1, RELU6 = range(4)  # ActivationFunctionType of the TFLi
 BOUNDS: dict[int, tuple[float | None, float | None]] = {
     NONE: (None, None), RELU: (0.0, None), RELU_N1_TO_1: (-1.0, 1.0), RELU6: (0.0, 6.0),
 }  # fmt: skip
+Nearest = Callable[["NDArray[Any]"], "NDArray[Any]"]  # reals to whole numbers
 
 
 @dataclass(frozen=True)
@@ -31,27 +33,58 @@ class Limits:
 
     @classmethod
     def of(cls, grid: Grid, activation: int = NONE) -> Limits:
-        """Those of a grid under a fused activation. Bounds are rounded in float32, halves away from zero."""
+        """Those of a grid under a fused activation of TFLite, whose bounds are rounded away from zero at halves."""
         if activation not in BOUNDS:
             what = f"fused activation number {activation} is not simulated"
             raise UserError("the model", what, "measure it on a device instead")
-        low, high = (None if b is None else grid.zero_point + _nearest(b, grid.scale) for b in BOUNDS[activation])
+        return cls.between(grid, *BOUNDS[activation], half_away)
+
+    @classmethod
+    def between(cls, grid: Grid, low: float | None, high: float | None, nearest: Nearest = np.rint) -> Limits:
+        """Those of a grid whose values an activation clamps to low..high (real numbers, None: no bound).
+
+        Rounding is monotone: clamping reals and then rounding gives the same as clamping to the rounded bounds, which
+        are rounded in float32.
+        """
+        first, last = (
+            None if b is None else int(nearest(np.float32(b) / np.asarray(np.float32(grid.scale)))) + grid.zero_point
+            for b in (low, high)
+        )
         return cls(
-            grid.low if low is None else max(grid.low, low),
-            grid.high if high is None else min(grid.high, high),
-            low is None or low < grid.low,
-            high is None or high > grid.high,
+            grid.low if first is None else min(max(first, grid.low), grid.high),
+            grid.high if last is None else max(min(last, grid.high), grid.low),
+            first is None or first < grid.low,
+            last is None or last > grid.high,
         )
 
     def clamp(self, x: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
-        """The values within the limits, and how many lay outside of the grid. Overwrites x."""
-        clipped = 0
-        if self.grid_high:
+        """Whole numbers within the limits, and how many lay outside of the grid. Overwrites x; NaN becomes lowest."""
+        x, clipped = np.asarray(x), 0
+        if self.grid_high and x.size and x.max() > self.high:
             clipped += int(np.count_nonzero(x > self.high))
-        if self.grid_low:
+        if self.grid_low and x.size and x.min() < self.low:
             clipped += int(np.count_nonzero(x < self.low))
-        np.clip(x, self.low, self.high, out=x)
+        if x.dtype.kind == "f":
+            np.fmax(x, self.low, out=x)
+            np.fmin(x, self.high, out=x)
+        else:
+            np.clip(x, self.low, self.high, out=x)
         return x.astype(dtype), clipped
+
+
+def settle(rounded: NDArray[Any], zeros: Any, grid: Grid, within: Limits) -> tuple[NDArray[Any], int]:
+    """Whole numbers without the zero point -> integers of the grid, and how many were clipped. Overwrites `rounded`."""
+    rounded = np.asarray(rounded)
+    if rounded.dtype == np.float32 and grid.bits <= 16:
+        zeros = np.asarray(zeros, np.float32)  # such numbers are exact
+    same = rounded.dtype == np.result_type(rounded, zeros) and rounded.shape == np.broadcast(rounded, zeros).shape
+    return within.clamp(np.add(rounded, zeros, out=rounded if same else None), stored(grid))
+
+
+def store(real: NDArray[Any], grid: Grid, within: Limits, nearest: Nearest = np.rint) -> tuple[NDArray[Any], int]:
+    """Reals on a grid: divided by the scale in float32, rounded by `nearest`; and how many it had no room for."""
+    scales, zeros = (grid.spread(a, real.shape) for a in (grid.scales, grid.zero_points))
+    return settle(nearest(real.astype(np.float32, copy=False) / scales.astype(np.float32)), zeros, grid, within)
 
 
 def clamp_real(x: NDArray[Any], activation: int) -> NDArray[Any]:
@@ -72,7 +105,3 @@ def half_away(x: NDArray[Any]) -> NDArray[Any]:
     """The nearest whole number, halves away from zero, of float32 or float64 values in their type: C's round."""
     whole = np.trunc(x)
     return np.asarray(whole + np.copysign(np.abs(x - whole) >= 0.5, x).astype(x.dtype))
-
-
-def _nearest(bound: float, scale: float) -> int:
-    return int(half_away(np.float32(bound) / np.asarray(np.float32(scale))))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgelathe.model.fixed import rounding
-from edgelathe.model.fixed.limits import half_away, stored
-from edgelathe.model.fixed.products import Filter
+from edgelathe.model.fixed.limits import settle, stored
+from edgelathe.model.fixed.rescaling import by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.limits import Limits
-    from edgelathe.model.fixed.types import Grid, Integers, Overflow, Rounding
+    from edgelathe.model.fixed.products import Filter
+    from edgelathe.model.fixed.rescaling import Scaler, Way
+    from edgelathe.model.fixed.transposed import Spread
+    from edgelathe.model.fixed.types import Grid, Integers, Overflow
 
 _BLOCK = 1 << 15  # sums that stay in a processor's cache
 _ROW = 2048  # values in a row, below which the cost of beginning one shows
-Way = Literal["shift", "wide", "real", "even"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +34,17 @@ class Rescale:
     Attributes:
         factors: input scale * weight scale / output scale, float64, one for all or one a channel (the last axis).
         bias: int64 of the same length, or None.
-        way: `shift`: multiplier and shift on 32 bits; `wide`: the same on 48 bits, with a multiplier of 15 bits;
-            `real`: factor in float64, halves away from zero; `even`: factor in float32, clamped, halves to even.
+        way: how they are rescaled.
         bits, overflow: of the accumulator, the bias added.
-        rounding: of `shift`: once or twice.
     """
 
     factors: NDArray[np.float64]
     bias: Integers | None
     grid: Grid
     limits: Limits
-    way: Way = "shift"
+    way: Way = "double"
     bits: int = 32
     overflow: Overflow = "wrap"
-    rounding: Rounding = "double"
 
     def __call__(self, sums: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
         """(integers, how many were clipped, how many sums overflowed). `sums` hold whole numbers in any type."""
@@ -58,21 +57,21 @@ class Rescale:
             if self.bias is not None:
                 total += self.bias
             total, outside = rounding.accumulate(total, self.bits, self.overflow)
-            data[start : start + step], cut = self.limits.clamp(self._scaled(total), data.dtype)
+            data[start : start + step], cut = settle(self._scaler(total), self.grid.zero_point, self.grid, self.limits)
             clipped, overflows = clipped + cut, overflows + outside
         return data.reshape(sums.shape), clipped, overflows
 
     @cached_property
-    def _multiplier(self) -> tuple[Integers, Integers]:
-        return rounding.multiplier(self.factors)
+    def _scaler(self) -> Scaler:
+        return by(self.factors, self.way)
 
     @cached_property
     def _quick(self) -> Quick | None:
         """The way for float32 sums, which are below 2**24, where with the bias added they cannot overflow."""
         most = 0 if self.bias is None else int(np.abs(self.bias).max(initial=0))
-        if self.way != "shift" or self.rounding != "double" or most + (1 << 24) >= 1 << 31:
+        if self.way != "double" or most + (1 << 24) >= 1 << 31:
             return None
-        return Quick.of(self.bias, *self._multiplier)
+        return Quick.of(self.bias, *rounding.multiplier(self.factors))
 
     def _quickly(self, sums: NDArray[Any], quick: Quick) -> tuple[NDArray[Any], int, int]:
         flat, dtype, clipped = sums.reshape(-1), stored(self.grid), 0
@@ -83,18 +82,6 @@ class Rescale:
             block, cut = self.limits.clamp(scaled, dtype)
             data[start:stop], clipped = block.reshape(-1), clipped + cut
         return data.reshape(sums.shape), clipped, 0
-
-    def _scaled(self, total: Integers) -> Integers:
-        if self.way == "real":
-            scaled = half_away(total * self.factors).astype(np.int64)
-        elif self.way == "even":
-            scaled = np.rint(total.astype(np.float32) * self.factors.astype(np.float32)).astype(np.int64)
-        elif self.way == "wide":
-            scaled = rounding.multiply_wide(total, *self._multiplier)
-        else:
-            scaled = rounding.multiply(total, *self._multiplier, self.rounding)
-        scaled += self.grid.zero_point
-        return scaled
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +126,7 @@ def spans(size: int, channels: int) -> Iterator[tuple[int, int, int]]:
 class Linear:
     """One such layer: x minus its zero point, through the filter, rescaled."""
 
-    filter: Filter
+    filter: Filter | Spread
     zero: int
     rescale: Rescale
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgelathe.model.fixed.onnx_graph import Node, captured
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelathe.model.fixed.onnx_products import Window
+    from edgelathe.model.fixed.products import Window
 
 Arrays = Sequence[Any]
 
@@ -79,9 +80,7 @@ def counts(window: Window, space: Sequence[int], include_pad: bool) -> NDArray[n
     ones = np.ones((1, 1, *space), np.int64)
     if include_pad:
         ones = np.pad(ones, ((0, 0), (0, 0), *window.pads), constant_values=1)
-        window = products.Window(
-            window.size, window.strides, window.dilations, ((0, 0),) * len(window.size), window.more
-        )
+        window = replace(window, pads=((0, 0),) * len(window.size))
     axes = tuple(range(-len(window.size), 0))
     return np.asarray(window.cut(ones).sum(axis=axes), np.int64)
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from edgelathe.model.fixed import elementwise, onnx_float
 from edgelathe.model.fixed import onnx_products as products
-from edgelathe.model.fixed.limits import Limits, stored
+from edgelathe.model.fixed.limits import Limits, settle, stored
 from edgelathe.model.fixed.onnx_linear import Made
-from edgelathe.model.fixed.onnx_rescale import Target, rescale, settle, shifted, store
+from edgelathe.model.fixed.onnx_rescale import Target, rescale, shifted, store
 from edgelathe.model.fixed.onnx_units import MOVES
 from edgelathe.model.fixed.types import Grid, Value
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.onnx_graph import Node
+    from edgelathe.model.fixed.rescaling import Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +234,8 @@ def _sum(call: Call, sign: int) -> Made | None:
     if a is None or b is None:
         return None
     (x, gx), (y, gy) = a, b
-    return call.made(elementwise.Sum(gx, gy, call.grid, call.limits, sign, call.target.rounding)(x, y))
+    way: Way = "even" if call.target.rounding == "float" else call.target.rounding
+    return call.made(elementwise.Sum(gx, gy, call.grid, call.limits, sign, way)(x, y))
 
 
 def _fused(x: NDArray[Any], factor: np.float32, more: Any) -> NDArray[np.float32]:

@@ -5,12 +5,12 @@ Sums of integers in floating point are exact where they stay in the bounds that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+
+from edgelathe.model.fixed.products import Window, same
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,37 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.model.fixed.onnx_graph import Node
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves over the spatial axes; `pads` are (before, after), `more` what ceil_mode adds after."""
-
-    size: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-    more: tuple[int, ...]
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether each output sees one position."""
-        return prod(self.size) == 1 and not any(a or b for a, b in self.pads) and not any(self.more)
-
-    def padded(self, x: NDArray[Any], fill: float) -> NDArray[Any]:
-        """x [n, c, *space] with `fill` around it."""
-        sides = [(a, b + m) for (a, b), m in zip(self.pads, self.more, strict=True)]
-        if not any(a or b for a, b in sides):
-            return x
-        return np.pad(x, ((0, 0), (0, 0), *sides), constant_values=fill)
-
-    def cut(self, x: NDArray[Any], fill: float = 0) -> NDArray[Any]:
-        """Windows of x [n, c, *space] as a view [n, c, *out, *size]; outside of the image lies `fill`."""
-        reach = tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilations, strict=True))
-        axes = tuple(range(2, 2 + len(self.size)))
-        windows = sliding_window_view(self.padded(x, fill), reach, axis=axes)  # type: ignore[call-overload]
-        steps = [slice(None, None, s) for s in self.strides]
-        return np.asarray(windows[(slice(None), slice(None), *steps, *[slice(None, None, d) for d in self.dilations])])
 
 
 def window(node: Node, space: Sequence[int], size: Sequence[int]) -> Window:
@@ -59,11 +28,9 @@ def window(node: Node, space: Sequence[int], size: Sequence[int]) -> Window:
     reach = [(k - 1) * d + 1 for k, d in zip(size, dilations, strict=True)]
     auto = node.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        pads = []
-        for n, s, r in zip(space, strides, reach, strict=True):
-            total = max(0, (-(-n // s) - 1) * s + r - n)
-            small, large = total // 2, total - total // 2
-            pads.append((small, large) if auto == "SAME_UPPER" else (large, small))
+        pads = [same(n, k, s, d) for n, k, s, d in zip(space, size, strides, dilations, strict=True)]
+        if auto == "SAME_LOWER":
+            pads = [(after, before) for before, after in pads]
     else:
         flat = node.get("pads", [0] * 2 * axes) if auto == "NOTSET" else [0] * 2 * axes
         pads = list(zip(flat[:axes], flat[axes:], strict=True))
@@ -74,7 +41,7 @@ def window(node: Node, space: Sequence[int], size: Sequence[int]) -> Window:
             if (outputs - 1) * s >= n + a:  # a window that starts behind the image counts for nothing
                 outputs -= 1
             more[i] = max(0, (outputs - 1) * s + r - n - a - b)
-    return Window(tuple(size), strides, dilations, tuple(pads), tuple(more))
+    return Window(tuple(size), strides, dilations, tuple(pads), tuple(more), first=2)
 
 
 def conv(x: NDArray[Any], w: NDArray[Any], window: Window, groups: int = 1) -> NDArray[Any]:

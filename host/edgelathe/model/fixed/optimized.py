@@ -1,6 +1,6 @@
 """Operators of 8 bits as TFLite computes them by default on CPUs, by XNNPACK: the ones that round in ways of their own.
 
-Layers of products are rescaled there by a float32 factor, halves to even (`linear.Rescale`, `even`). The figures below
+Layers and products are rescaled there by a float32 factor, halves to even (`even32` of `rescaling`). The figures below
 are those of XNNPACK's parameters: 20 bits of multiplier for sums, 8 bits of fraction for changes of grid.
 """
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.model.fixed.elementwise import in_blocks
-from edgelathe.model.fixed.limits import Limits, stored
+from edgelathe.model.fixed.limits import Limits, settle, stored
+from edgelathe.model.fixed.rescaling import by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,25 +44,7 @@ class Sum:
         total = total + (y.astype(np.int64) - self.b.zero_point) * (self.sign * right)
         total += 1 << (shift - 1)
         total >>= shift
-        total += self.out.zero_point
-        return self.limits.clamp(total, stored(self.out))
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """a * b times a float32 factor, halves to even."""
-
-    a: Grid
-    b: Grid
-    out: Grid
-    limits: Limits
-
-    def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> Done:
-        """The output's integers; x and y broadcast."""
-        factor = np.float32(self.a.scale) * np.float32(self.b.scale) / np.float32(self.out.scale)
-        product = (x.astype(np.int64) - self.a.zero_point) * (y.astype(np.int64) - self.b.zero_point)
-        whole = np.rint(product.astype(np.float32) * factor).astype(np.int64) + self.out.zero_point
-        return self.limits.clamp(whole, stored(self.out))
+        return settle(total, self.out.zero_point, self.out, self.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,23 +60,23 @@ class Regrid:
         scale = np.float32(self.a.scale) / np.float32(self.out.scale)
         above, below = (int(np.rint(np.float32(256) * (scale * np.float32(s)))) for s in (1.0, self.slope))
         centred = x.astype(np.int64) - self.a.zero_point
-        scaled = (centred * np.where(centred >= 0, above, below) + 128 >> 8) + self.out.zero_point
-        return Limits.of(self.out).clamp(scaled, stored(self.out))
+        scaled = centred * np.where(centred >= 0, above, below) + 128 >> 8
+        return settle(scaled, self.out.zero_point, self.out, Limits.of(self.out))
 
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """Mean over axes: the sum times a float32 factor, halves to even."""
+    """Mean over axes, or the sum: times a float32 factor, halves to even."""
 
     a: Grid
     out: Grid
     axes: tuple[int, ...]
     keep: bool
+    total: bool = False
 
     def __call__(self, x: NDArray[Any]) -> Done:
         """The output's integers."""
         n = int(np.prod([x.shape[a] for a in self.axes]))
         total = x.astype(np.int64).sum(axis=self.axes, keepdims=self.keep) - self.a.zero_point * n
-        factor = np.float32(self.a.scale) / np.float32(self.out.scale) / np.float32(n)
-        whole = np.rint(total.astype(np.float32) * factor).astype(np.int64) + self.out.zero_point
-        return Limits.of(self.out).clamp(whole, stored(self.out))
+        factor = np.float32(self.a.scale) / np.float32(self.out.scale) / np.float32(1 if self.total else n)
+        return settle(by(factor, "even32")(total), self.out.zero_point, self.out, Limits.of(self.out))

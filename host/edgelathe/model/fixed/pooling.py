@@ -1,4 +1,4 @@
-"""Pooling and means in fixed point."""
+"""Pooling, means and sums in fixed point."""
 
 from __future__ import annotations
 
@@ -50,19 +50,21 @@ class MaxPool:
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """Mean over axes: the number of values goes into the multiplier, as in TFLite."""
+    """Mean over axes, or the sum: of a mean the number of values goes into the multiplier, as in TFLite."""
 
     a: Grid
     out: Grid
     axes: tuple[int, ...]
     keep: bool
+    total: bool = False
 
     def __call__(self, x: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """The output's integers, and how many were clipped."""
         n = int(np.prod([x.shape[a] for a in self.axes]))
         fixed, shift = (int(v) for v in rounding.multiplier(self.a.scale / self.out.scale))
-        more = min(n.bit_length() - 1, 32, 31 + shift)
-        scale = np.int64((fixed << more) // n), np.int64(shift - more)
+        count = 1 if self.total else n
+        more = min(count.bit_length() - 1, 32, 31 + shift)
+        scale = np.int64((fixed << more) // count), np.int64(shift - more)
         total = rounding.wrap(x.astype(np.int64).sum(axis=self.axes, keepdims=self.keep) - self.a.zero_point * n, 32)
         mean = rounding.multiply(total, np.asarray(scale[0]), np.asarray(scale[1])) + self.out.zero_point
         return Limits.of(self.out).clamp(mean, stored(self.out))

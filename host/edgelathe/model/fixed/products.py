@@ -7,12 +7,15 @@ A sum of integers in binary floating point is exact in any order while no partia
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _BLOCK = 1 << 15  # numbers that stay in a processor's cache
@@ -21,29 +24,54 @@ _EXACT = ((np.float32, 1 << 24), (np.float64, 1 << 53))
 
 @dataclass(frozen=True)
 class Window:
-    """How a kernel moves over an image: (height, width) each; `pads` are (top, bottom), (left, right)."""
+    """How a kernel moves over the spatial axes of an image.
 
-    size: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    pads: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    Attributes:
+        size, strides, dilations: of the kernel, an axis each.
+        pads: (before, after) of each axis.
+        more: what ceil_mode adds after each axis; it counts for no mean.
+        first: the first spatial axis: 1 where channels come last, 2 where they come before.
+    """
 
-    def output(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of what comes out."""
-        reach = [(k - 1) * d + 1 for k, d in zip(self.size, self.dilations, strict=True)]
-        return tuple(  # type: ignore[return-value]  # two of two
-            (n + sum(p) - r) // s + 1 for n, p, r, s in zip(shape, self.pads, reach, self.strides, strict=True)
-        )
+    size: tuple[int, ...]
+    strides: tuple[int, ...] = (1, 1)
+    dilations: tuple[int, ...] = (1, 1)
+    pads: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    more: tuple[int, ...] = (0, 0)
+    first: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output sees one position."""
+        return prod(self.size) == 1 and not any(a or b for a, b in self._sides)
+
+    def output(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The spatial axes of what comes out."""
+        lengths = zip(shape, self._sides, self._reach, self.strides, strict=True)
+        return tuple((n + sum(p) - r) // s + 1 for n, p, r, s in lengths)
 
     def cut(self, x: NDArray[Any], fill: float = 0) -> NDArray[Any]:
-        """Windows of x [n, h, w, c] as a view [n, oh, ow, c, kh, kw]; outside of the image lies `fill`."""
-        (top, bottom), (left, right) = self.pads
-        if top or bottom or left or right:
-            x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
-        reach = tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilations, strict=True))
-        cut = sliding_window_view(x, reach, axis=(1, 2))  # type: ignore[call-overload]  # its stub wants one axis
-        (sy, sx), (dy, dx) = self.strides, self.dilations
-        return np.asarray(cut[:, ::sy, ::sx, :, ::dy, ::dx])
+        """Windows of x as a view [..., *size] with the output's spatial axes; outside of the image lies `fill`."""
+        axes, rest = tuple(range(self.first, self.first + len(self.size))), x.ndim - self.first - len(self.size)
+        if any(a or b for a, b in self._sides):
+            x = np.pad(x, [*[(0, 0)] * self.first, *self._sides, *[(0, 0)] * rest], constant_values=fill)
+        windows = sliding_window_view(x, self._reach, axis=axes)  # type: ignore[call-overload]  # its stub wants one axis
+        steps, holes = ([slice(None, None, s) for s in each] for each in (self.strides, self.dilations))
+        return np.asarray(windows[(*[slice(None)] * self.first, *steps, *[slice(None)] * rest, *holes)])
+
+    @property
+    def _reach(self) -> tuple[int, ...]:
+        return tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilations, strict=True))
+
+    @property
+    def _sides(self) -> list[tuple[int, int]]:
+        return [(a, b + m) for (a, b), m in zip(self.pads, self.more, strict=True)]
+
+
+def same(length: int, size: int, stride: int, dilation: int) -> tuple[int, int]:
+    """(before, after) such that ceil(length / stride) windows fit; an odd one goes after."""
+    total = max(0, (-(-length // stride) - 1) * stride + (size - 1) * dilation + 1 - length)
+    return total // 2, total - total // 2
 
 
 def kind(bound: float) -> type[np.floating[Any]] | type[np.int64]:
@@ -104,7 +132,7 @@ class Filter:
 
 def _dense(x: NDArray[Any], w: NDArray[Any], window: Window) -> NDArray[Any]:
     out = w.shape[0]
-    if window == Window((1, 1)):
+    if window.pointwise and set(window.strides) == {1}:
         n, h, wide, c = x.shape
         return np.asarray((x.reshape(-1, c) @ w.reshape(out, -1).T).reshape(n, h, wide, out))
     rows = window.cut(x).transpose(0, 1, 2, 4, 5, 3)  # copied by the reshape: im2col

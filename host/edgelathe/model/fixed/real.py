@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.model.fixed import resize
 from edgelathe.model.fixed.limits import clamp_real
 from edgelathe.model.fixed.pooling import counts
 from edgelathe.model.fixed.products import Filter
-from edgelathe.model.fixed.tflite_windows import conv_window, pool_window
+from edgelathe.model.fixed.tflite_windows import conv_window, pool_window, spread_window
+from edgelathe.model.fixed.transposed import Spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +43,22 @@ def depthwise(site: Site) -> Real:
         image, w = x[0], x[1].transpose(3, 1, 2, 0)
         out = Filter(w, conv_window(site, w, image), image.shape[3])(image)
         return clamp_real(out + x[2] if len(x) > 2 else out, site.number(4))
+
+    return run
+
+
+def layer(site: Site) -> Site:
+    """A TRANSPOSE_CONV, whose first input is the shape of its output, as other layers are: input, weights, bias."""
+    return replace(site, inputs=(site.optional(2), site.optional(1), site.optional(3)))
+
+
+def transpose_conv(site: Site) -> Real:
+    """TRANSPOSE_CONV: the shape of the output, weights [out, kh, kw, c], input, bias."""
+
+    def run(x: Arrays) -> NDArray[Any]:
+        size = (int(x[0][1]), int(x[0][2]))
+        out = Spread.of(x[1], spread_window(site, x[1], size), size)(x[2])
+        return clamp_real(out + x[3] if len(x) > 3 else out, site.number(3))
 
     return run
 
@@ -90,10 +109,36 @@ def max_pool(site: Site) -> Real:
     return run
 
 
-def mean(site: Site) -> Real:
-    """MEAN."""
-    axes, keep = tuple(site.setting(1).reshape(-1).tolist()), bool(site.number(0))
-    return lambda x: np.asarray(x[0].mean(axis=axes, keepdims=keep, dtype=np.float32))
+def reduced(function: Callable[..., Any]) -> Callable[[Site], Real]:
+    """MEAN, SUM, REDUCE_MAX and REDUCE_MIN over axes."""
+
+    def bind(site: Site) -> Real:
+        axes, keep = reduced_axes(site), bool(site.number(0))
+        return lambda x: np.asarray(function(x[0], axis=axes, keepdims=keep), x[0].dtype)
+
+    return bind
+
+
+def reduced_axes(site: Site) -> tuple[int, ...]:
+    """Ascending, each once."""
+    rank = max(1, len(site.input(0).shape))
+    return tuple(sorted({int(v) % rank for v in site.setting(1).reshape(-1)}))
+
+
+def resize_bilinear(site: Site) -> Real:
+    """RESIZE_BILINEAR."""
+    return lambda x: resize.real(x[0], *places(site, x[0], x[1]))
+
+
+def places(site: Site, image: NDArray[Any], size: NDArray[Any]) -> tuple[resize.Places, resize.Places]:
+    """Where the rows and columns of the output lie in the image."""
+    how = bool(site.number(2)), bool(site.number(3))
+    return resize.Places(image.shape[1], int(size[0]), *how), resize.Places(image.shape[2], int(size[1]), *how)
+
+
+def prelu(_: Site) -> Real:
+    """PRELU: a slope of its own for each value, or for each channel."""
+    return lambda x: np.asarray(np.where(x[0] >= 0, x[0], x[0] * x[1]))
 
 
 def softmax(site: Site) -> Real:
@@ -163,7 +208,9 @@ def cast(site: Site) -> Real:
 #: What an operator does with real numbers (and with indices), from where it stands.
 REAL: dict[str, Callable[[Site], Real]] = {
     "CONV_2D": conv, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected, "BATCH_MATMUL": batch_matmul,
-    "AVERAGE_POOL_2D": average_pool, "MAX_POOL_2D": max_pool, "MEAN": mean, "SOFTMAX": softmax,
+    "TRANSPOSE_CONV": transpose_conv, "AVERAGE_POOL_2D": average_pool, "MAX_POOL_2D": max_pool,
+    "RESIZE_BILINEAR": resize_bilinear, "MEAN": reduced(np.mean), "SUM": reduced(np.sum),
+    "REDUCE_MAX": reduced(np.max), "REDUCE_MIN": reduced(np.min), "PRELU": prelu, "SOFTMAX": softmax,
     "LOG_SOFTMAX": log_softmax, "ADD": _two(np.add), "SUB": _two(np.subtract), "MUL": _two(np.multiply),
     "DIV": _two(_integer_if), "MAXIMUM": lambda _: lambda x: np.maximum(x[0], x[1]),
     "MINIMUM": lambda _: lambda x: np.minimum(x[0], x[1]), "RELU": _one(lambda x: np.maximum(x, 0)),

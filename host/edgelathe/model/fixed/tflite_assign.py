@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 Range = tuple[float, float]
-CHANNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}  # the axis of weights that has a scale each
+#: The axis of weights that has a scale each.
+CHANNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+_BIAS = {"TRANSPOSE_CONV": 3}  # which input it is; of all others the third
 _UNIT = {"SOFTMAX": 0, "LOGISTIC": 0, "TANH": 1}  # outputs of 0..1, or -1..1 with one bit for the sign
-_SAME = frozenset(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MAXIMUM", "MINIMUM"))  # compute on one grid, as TFLite does
+_SAME = frozenset((  # compute on one grid, as TFLite does
+    "AVERAGE_POOL_2D", "MAX_POOL_2D", "MAXIMUM", "MINIMUM", "REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR",
+))  # fmt: skip
 _SMALLEST = 2.0**-100  # of a scale: products of two stay normal float32 numbers
 
 
@@ -167,7 +171,7 @@ def _observed(model: Model, samples: Mapping[str, NDArray[Any]] | None) -> dict[
         raise UserError(model.name, "ranges of activations want samples", "give them with --calib")
     program = tflite.program(model, Arithmetic())
     skipped = {s.index for s, _ in _weights(program.graph)} | {
-        s.index for site in program.graph.sites if site.op in CHANNEL for s in site.inputs[2:3] if s
+        s.index for site in program.graph.sites if site.op in CHANNEL and (s := site.optional(_BIAS.get(site.op, 2)))
     }
     found: dict[int, Range] = {}
     for slot in _slots(program.graph):

@@ -37,7 +37,7 @@ def _transpose(site: Site, _rank: int) -> bool:
     return order is None or int(order[0]) != 0
 
 
-def _mean(site: Site, _rank: int) -> bool:
+def _over_axes(site: Site, _rank: int) -> bool:
     axes, rank = _second(site), len(site.input(0).shape)
     return axes is None or bool(np.isin(0, axes.reshape(-1) % rank))
 
@@ -57,7 +57,8 @@ def _always(_site: Site, _rank: int) -> bool:
 
 #: Operators that may read the first axis as something else than samples, and whether one does.
 _MIXES: dict[str, Callable[[Site, int], bool]] = {
-    "TRANSPOSE": _transpose, "MEAN": _mean, "PAD": _pad, "PADV2": _pad, "MIRROR_PAD": _pad, "CONCATENATION": _axis(0),
-    "GATHER": _axis(0), "PACK": _axis(1), "UNPACK": _always, "SPLIT": _always, "SPLIT_V": _always, "SLICE": _always,
-    "STRIDED_SLICE": _always, "TILE": _always,
+    "TRANSPOSE": _transpose, "MEAN": _over_axes, "SUM": _over_axes, "REDUCE_MAX": _over_axes, "REDUCE_MIN": _over_axes,
+    "PAD": _pad, "PADV2": _pad, "MIRROR_PAD": _pad, "CONCATENATION": _axis(0), "GATHER": _axis(0), "PACK": _axis(1),
+    "UNPACK": _always, "SPLIT": _always, "SPLIT_V": _always, "SLICE": _always, "STRIDED_SLICE": _always,
+    "TILE": _always,
 }  # fmt: skip

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgelathe.model.fixed.rescaling import Way
     from edgelathe.model.fixed.tflite_graph import Site, Slot
-    from edgelathe.model.fixed.types import Grid, Rounding
+    from edgelathe.model.fixed.types import Grid
 
 Arrays = Sequence["NDArray[Any]"]
 
@@ -39,9 +40,10 @@ def ends(site: Site) -> tuple[Grid, Grid]:
     return grid(site, site.input(0)), grid(site, site.outputs[0])
 
 
-def rounding(site: Site) -> Rounding:
-    """Of the requantization: TFLite's own is twice."""
-    return site.arithmetic.rounding or "double"
+def way(site: Site) -> Way:
+    """Of the requantization: TFLite's own rounds twice."""
+    asked = site.arithmetic.rounding or "double"
+    return "even" if asked == "float" else asked
 
 
 def default(site: Site, out: Grid) -> bool:
