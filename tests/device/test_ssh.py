@@ -67,6 +67,35 @@ def test_the_agent_answers_over_ssh(board, server):
     assert device.client.usable is False
 
 
+class Counted:
+    """A socket that counts what is sent."""
+
+    def __init__(self, sock):
+        self._sock, self.sent = sock, 0
+
+    def send(self, data):
+        done = self._sock.send(data)
+        self.sent += done
+        return done
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("line", ["Compression yes", "Compression no"])
+def test_compression_of_the_ssh_config_deflates_what_is_sent(board, server, monkeypatch, line):
+    made, dial = [], ssh_module.dial
+    monkeypatch.setattr(ssh_module, "dial", lambda hop: made.append(Counted(dial(hop))) or made[-1])
+    server.configure(line)
+    data = b"weights " * (1 << 16)
+    transport = connect(board)
+    try:
+        assert int(run(transport, ["wc", "-c"], data).out) == len(data)
+    finally:
+        transport.close()
+    assert (made[0].sent < len(data) / 10) == line.endswith("yes")
+
+
 class TestHostKeys:
     def test_an_unknown_key_is_refused_strictly_and_says_how_to_accept_it(self, board, server):
         server.known_hosts.unlink()

@@ -108,7 +108,8 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
         if node.op_type == "Gemm":
             plain_gemm(node, names)
     notes = [*balance(work.graph, names, "auto", context.overrides)]
-    before = onnx_model.to_ir(onnx_model.from_ir(work, "float"))
+    twin = onnx_model.from_ir(work, model.name)
+    before = onnx_model.to_ir(twin)
     infer_shapes(before)
     twins = dict(zip(work.graph, before.graph, strict=True))
     found = list(_found(work.graph, options, context, notes))
@@ -122,7 +123,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     if not coded and not options.inputs:
         return Applied(model, (*notes, Note("model", False, "no weights that pay")))
     qdq.finish(work, names)
-    return Applied(onnx_model.from_ir(work, model.name), tuple(notes))
+    return Applied(onnx_model.from_ir(work, model.name), tuple(notes), twin=twin)
 
 
 def _found(graph: ir.Graph, options: Options, context: Context, notes: list[Note]) -> Iterator[_Weights]:
@@ -272,8 +273,7 @@ def _distance(w: NDArray[np.float32], real: NDArray[np.float32]) -> float:
 
 def _loss(problem: problems.Problem, real: Array) -> float:
     """Size of the output's error relative to the output's."""
-    error, whole = (np.einsum("gof,gfh,goh->", e, problem.hessian, e, optimize=True) for e in (
-        real - problem.wanted, problem.weights))  # fmt: skip
+    error, whole = (float(np.vdot(e @ problem.hessian, e)) for e in (real - problem.wanted, problem.weights))
     return float(np.sqrt(max(error, 0.0) / whole)) if whole > 0 else 0.0
 
 

@@ -80,7 +80,7 @@ def by_kmeans(counts: Array, k: int) -> Array:
     """The k centres of least weighted squared error of counts [b] at the places 0 .. b - 1, ascending.
 
     Exact: D[q, j], the least error of q clusters for the places up to j, is the least over i of D[q - 1, i - 1] + the
-    error of i .. j as one cluster, in k b**2 steps. Of more than `_MOST` places that occur, neighbours stay together.
+    error of i .. j as one cluster, in k (b - k)**2 steps. Of more than `_MOST` places that occur, neighbours stay together.
     """
     there = np.flatnonzero(counts)
     if len(there) <= k:
@@ -94,12 +94,14 @@ def by_kmeans(counts: Array, k: int) -> Array:
     weight, total = n[1:, None] - n[None, :-1], s[1:, None] - s[None, :-1]  # [j, i]
     error = q[1:, None] - q[None, :-1] - total * total / np.where(weight > 0, weight, 1)
     error = np.where(weight > 0, np.maximum(error, 0), np.inf)
-    least, first = error[:, 0], np.zeros((k, b), np.int64)
-    room, rows = np.empty_like(error), np.arange(b)
+    free = b - k + 1  # ends that a cluster may have: each before and behind it takes one place at least
+    least, first = error[:free, 0], np.zeros((k, b), np.int64)
+    room, rows = np.empty((free, free)), np.arange(free)
     for cluster in range(1, k):
-        np.add(error, np.concatenate([[np.inf], least[:-1]]), out=room)
-        first[cluster] = room.argmin(axis=1)
-        least = room[rows, first[cluster]]
+        own = slice(cluster, cluster + free)
+        np.add(error[own, own], least, out=room)  # least: up to the place before
+        found = room.argmin(axis=1)
+        first[cluster, own], least = found + cluster, room[rows, found]
     cuts = [b]
     for cluster in range(k - 1, -1, -1):
         cuts.append(int(first[cluster][cuts[-1] - 1]))

@@ -219,6 +219,7 @@ def handshake(sock: Any, hop: Endpoint, verify: Verify, links: list[Any]) -> Any
     options = link.get_security_options()
     options.ciphers = CIPHERS
     options.key_types = _known_first(options.key_types, hostkeys.known_types(hop))
+    link.use_compression(hop.compress)  # zlib, once logged in; a server without it is spoken to as it is
     link.start_client(timeout=BANNER_SECONDS)
     if not link.initial_kex_done:
         raise TimeoutError("no answer")

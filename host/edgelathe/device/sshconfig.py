@@ -28,7 +28,8 @@ class Endpoint:
     """One ssh server and how to log in there.
 
     `alias` is the name looked up in the ssh config; `known_hosts` are the files of UserKnownHostsFile, empty where it
-    names none; `jumps` are endpoints to pass through first, in order; `proxy_command` a program that is the link.
+    names none; `compress`: what is sent is deflated on the way; `jumps` are endpoints to pass through first, in order;
+    `proxy_command` a program that is the link.
     """
 
     alias: str
@@ -40,6 +41,7 @@ class Endpoint:
     known_hosts: tuple[Path, ...] = ()
     host_key_alias: str | None = None
     connect_seconds: float = CONNECT_SECONDS
+    compress: bool = False
     jumps: tuple[Endpoint, ...] = ()
     proxy_command: str | None = None
 
@@ -142,6 +144,7 @@ class SshConfig:
             known_hosts=tuple(_paths(shlex.split(entry.get("userknownhostsfile", "")), host)),
             host_key_alias=entry.get("hostkeyalias"),
             connect_seconds=self._number(entry, "connecttimeout", CONNECT_SECONDS, asked.host),
+            compress=entry.get("compression", "no").lower() == "yes",
             jumps=jumps, proxy_command=command if not jumps else None,
         )  # fmt: skip
 
