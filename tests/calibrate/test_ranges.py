@@ -31,15 +31,17 @@ def test_range_mean_and_shape_are_exact(net):
     assert seen[inner].shape == (1, 4, 8, 8)
 
 
-def test_groups_give_what_one_pass_gives(net, monkeypatch):
+def test_tensors_looked_at_whole_give_what_the_graph_says_of_them(net, monkeypatch):
     model, inner = net
     data, wanted = samples(model, 4), {"x": 1, inner: 1, model.signature.outputs[0].name: 1}
-    together = ranges.collect(model, data, wanted)
-    monkeypatch.setattr(ranges, "GROUP_BYTES", 1)
-    apart = ranges.collect(model, data, wanted)
+    probed = ranges.gather(model, data, wanted)
+    monkeypatch.setattr(ranges, "_shapes", lambda *_: {})
+    monkeypatch.setattr(ranges, "WHOLE_AT_ONCE", 1)
+    whole = ranges.gather(model, data, wanted)
     for name in wanted:
-        assert (together[name].low, together[name].high) == (apart[name].low, apart[name].high)
-        assert np.array_equal(together[name].histogram.counts, apart[name].histogram.counts)
+        assert (probed[name].low, probed[name].high) == (whole[name].low, whole[name].high)
+        assert probed[name].mean == pytest.approx(whole[name].mean, abs=1e-6)
+        assert np.array_equal(probed[name].histogram.counts, whole[name].histogram.counts)
 
 
 def test_memory_does_not_grow_with_the_samples(net):

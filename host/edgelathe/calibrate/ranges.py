@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgelathe.calibrate import cache, statistics
+from edgelathe.calibrate import cache, probes, statistics
+from edgelathe.calibrate.probes import Probe
+from edgelathe.calibrate.statistics import Statistics
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.run import batch_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import onnx
 
-    from numpy.typing import NDArray
-
-    from edgelathe.calibrate.statistics import Statistics
     from edgelathe.core.dataset import Dataset
     from edgelathe.model.types import Model
 
-GROUP_BYTES = 128_000_000  # of captured tensors at a time; two samples' worth is held
+WHOLE_AT_ONCE = 16  # tensors of unknown shape that leave the runtime in one pass
+_LIGHT = 1024  # bytes; a larger constant says nothing of shapes
+
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], dict[str, NDArray[Any]]]
+Readers = dict[str, Callable[[Arrays], Statistics]]
 
 
 def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> dict[str, Statistics]:
@@ -34,9 +40,9 @@ def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> d
         data: samples bound to its inputs, by name.
         tensors: names of float32 tensors of the main graph (inputs too); the axis that counts channels, None for none.
 
-    Tensors are captured in groups of at most `GROUP_BYTES`, each group in one run of the model over all samples; what
-    is held does not grow with the number of samples. Raises UserError where a tensor is not finite, or the model does
-    not run.
+    Where a tensor's shape is known the graph computes them itself (see `probes`); the others are looked at whole, a few
+    in each run of the model over all samples. What is held does not grow with the number of samples. Raises UserError
+    where a tensor is not finite, or the model does not run.
     """
     with cache.opened(cache.key(model, data)) as known:
         missing = {name: axis for name, axis in tensors.items() if not _serves(known.statistics.get(name), axis)}
@@ -47,18 +53,26 @@ def collect(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> d
 def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> dict[str, Statistics]:
     """As `collect`, always by running the model."""
     out = {name: statistics.nothing(name) for name in tensors}
-    for group in _groups(model, data, list(tensors)):
-        run = capture(model, group)
+    for run, readers in _passes(model, data, tensors):
         # The next sample runs while this one is counted: both leave Python's lock.
         with ThreadPoolExecutor(1) as pool:
             ahead = None
             for index, feed in enumerate(itertools.chain(_feeds(model, data), [None])):
                 after = pool.submit(run, feed) if feed is not None else None
                 if ahead is not None:
-                    for name, values in ahead.result().items():
-                        out[name] = _add(out[name], values, tensors[name], f"{data.name}: sample {index - 1}")
+                    found = ahead.result()
+                    for name, read in readers.items():
+                        out[name] = _add(out[name], read, found, f"{data.name}: sample {index - 1}")
                 ahead = after
     return out
+
+
+def capture(model: Model, names: Sequence[str]) -> Run:
+    """A function that runs the model and gives these tensors, inputs among them."""
+    import onnx
+
+    given = {i.name for i in model.signature.inputs}
+    return _runner(model, onnx.GraphProto(), [n for n in names if n not in given])
 
 
 def _serves(found: Statistics | None, axis: int | None) -> bool:
@@ -69,9 +83,35 @@ def _serves(found: Statistics | None, axis: int | None) -> bool:
     return not rank or (found.channels is not None and found.channels.axis == axis % rank)
 
 
-def _add(sofar: Statistics, values: NDArray[np.float32], axis: int | None, where: str) -> Statistics:
+def _passes(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> Iterator[tuple[Run, Readers]]:
+    """What runs over all samples, one after the other, and what reads statistics from each run's tensors."""
+    if not tensors:
+        return
+    given = [i.name for i in model.signature.inputs if i.name in tensors]
+    light = _light(model)
+    opset = onnx_model.opsets(light).get("", 1)
+    shapes = _shapes(light, batch_size(model.signature), data) if opset >= probes.OPSET else {}
+    asked = [_probe(name, shapes[name], tensors[name]) for name in tensors if name in shapes]
+    whole = [name for name in tensors if name not in shapes and name not in given]
+    for start in range(0, len(whole) or 1, WHOLE_AT_ONCE):
+        some, probed = whole[start : start + WHOLE_AT_ONCE], asked if not start else []
+        readers: Readers = {p.tensor: partial(probes.read, p) for p in probed}
+        for name in (*some, *(given if not start else ())):
+            readers[name] = partial(_look, name, tensors[name])
+        yield _runner(model, probes.beside(probed, opset), some), readers
+
+
+def _probe(name: str, shape: tuple[int, ...], axis: int | None) -> Probe:
+    return Probe(name, shape, axis % len(shape) if axis is not None and shape else None)
+
+
+def _look(name: str, axis: int | None, found: Arrays) -> Statistics:
+    return statistics.of(name, found[name], axis)
+
+
+def _add(sofar: Statistics, read: Callable[[Arrays], Statistics], found: Arrays, where: str) -> Statistics:
     try:
-        return statistics.merge(sofar, statistics.of(sofar.name, values, axis))
+        return statistics.merge(sofar, read(found))
     except ValueError as e:
         raise UserError(where, str(e), "check preprocessing and the float model") from None
 
@@ -84,62 +124,67 @@ def _feeds(model: Model, data: Dataset) -> Iterator[dict[str, NDArray[Any]]]:
         yield {k: np.ascontiguousarray(v[rows]) for k, v in data.inputs.items()}
 
 
-def capture(model: Model, names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, NDArray[np.float32]]]:
-    """A function that runs the model and gives these tensors: the graph's outputs are replaced by them."""
+def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
+    """Runs the model with `extra` merged into its graph; gives what goes in, the outputs of `extra` and `whole`.
+
+    Messages that follow one another in one string are merged, lists joined (protobuf's encoding): the model, which may
+    be large, need not be taken apart for that.
+    """
     import onnx
     import onnxruntime as ort
 
-    proto = onnx_model.to_proto(model)
-    given = {i.name for i in model.signature.inputs}
-    inner = [n for n in names if n not in given]
-    wanted = {o.name: o for o in proto.graph.output}
-    del proto.graph.output[:]
-    unknown = onnx.helper.make_empty_tensor_value_info
-    proto.graph.output.extend([wanted[n] if n in wanted else unknown(n) for n in inner] or list(wanted.values()))
+    names, have = [*(o.name for o in extra.output), *whole], {o.name for o in model.signature.outputs}
+    if not names:
+        return dict
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # A tensor that was reduced is given back at once; an arena would keep the largest sum that there ever was, doubled.
+    options.enable_cpu_mem_arena = False
+    addition = onnx.ModelProto()
+    addition.graph.CopyFrom(extra)
+    addition.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in whole if n not in have)
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model.data + addition.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"cannot be run for calibration: {e}", "check it with `edgelathe inspect`"
         ) from None
 
-    def run(feed: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
-        out = dict(zip(inner, session.run(inner, dict(feed)), strict=True)) if inner else {}
-        return {n: feed[n] if n in given else out[n] for n in names}
+    def run(feed: Arrays) -> dict[str, NDArray[Any]]:
+        return {**feed, **dict(zip(names, session.run(names, dict(feed)), strict=True))}
 
     return run
 
 
-def _groups(model: Model, data: Dataset, names: list[str]) -> Iterator[list[str]]:
-    """The tensors in their order, cut where the bytes of one sample's would pass `GROUP_BYTES`."""
-    sizes, used = _sizes(model, data), 0
-    group: list[str] = []
-    for name in names:
-        size = sizes.get(name, GROUP_BYTES // 16)
-        if group and used + size > GROUP_BYTES:
-            yield group
-            group, used = [], 0
-        group.append(name)
-        used += size
-    if group:
-        yield group
-
-
-def _sizes(model: Model, data: Dataset) -> dict[str, int]:
-    """Bytes of the model's tensors for one sample, where shape inference knows them."""
+def _shapes(proto: onnx.ModelProto, batch: int, data: Dataset) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inner float32 tensors for one run, where inference knows them and they are not empty."""
     import onnx
 
-    proto, batch = onnx_model.to_proto(model), batch_size(model.signature)
     for value in proto.graph.input:
         if value.name in data.inputs:
             shape = (batch, *data.inputs[value.name].shape[1:])
             value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, shape))
-    del proto.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(proto).graph
     out = {}
-    for value in onnx.shape_inference.infer_shapes(proto).graph.value_info:
-        dims = value.type.tensor_type.shape.dim
-        if all(d.HasField("dim_value") for d in dims):
-            out[value.name] = 4 * math.prod(d.dim_value for d in dims)
+    for value in (*graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        dims = [d.dim_value for d in kind.shape.dim if d.HasField("dim_value")]
+        known = kind.HasField("shape") and len(dims) == len(kind.shape.dim) and all(dims)
+        if known and kind.elem_type == onnx.TensorProto.FLOAT:
+            out[value.name] = tuple(dims)
     return out
+
+
+def _light(model: Model) -> onnx.ModelProto:
+    """The model without its large constants and without the shapes that its file claims."""
+    proto = onnx_model.to_proto(model)
+    for tensor in proto.graph.initializer:
+        if tensor.ByteSize() > _LIGHT:
+            for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+                tensor.ClearField(field)
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:  # with the open batch that the file has
+        output.type.tensor_type.ClearField("shape")
+    return proto

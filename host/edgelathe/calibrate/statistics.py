@@ -119,13 +119,17 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
 
 def thin(values: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     """At most so many of the values: every k-th, k prime to the size so that no row or channel is missed."""
-    if values.size <= most:
-        return values.reshape(-1)
-    step = -(-values.size // most)
-    while math.gcd(step, values.size) != 1:
-        step += 1
+    step = stride(values.size, most)
     # `reshape` would copy all of an array that is not in one piece.
     return values.reshape(-1)[::step] if values.flags.c_contiguous else np.asarray(values.flat[::step], values.dtype)
+
+
+def stride(size: int, most: int) -> int:
+    """The least k that leaves at most so many of `size` values, prime to `size` (1 where all may stay)."""
+    step = max(1, -(-size // most))
+    while math.gcd(step, size) != 1:
+        step += 1
+    return step
 
 
 def _channels(values: NDArray[np.float32], axis: int) -> Channels:
