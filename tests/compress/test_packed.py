@@ -114,3 +114,14 @@ def test_what_does_not_fit_is_refused(values, bits):
 def test_an_index_beyond_the_table_is_refused():
     with pytest.raises(ValueError, match="table of 3"):
         stored(lambda p: p.lookup(np.array([3]), 2, np.zeros(3, np.float32)))
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+@pytest.mark.parametrize("shape", [(16, 3, 3, 3), (10, 7), (8, 64)])
+@pytest.mark.parametrize("low", [True, False])
+def test_bits_are_read_back_from_the_graph(bits, shape, low):
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 13}, name="g")
+    values = np.random.default_rng(0).integers(-1 if low else 0, 1, shape)
+    value = packed.Packer(graph, Names(graph)).integers(values, bits, np.int8)
+    assert packed.bits_of(value, values.size) == bits
+    assert packed.bits_of(None, values.size) is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.compress.graph import constant
+from edgelathe.compress.graph import array, constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,3 +175,15 @@ class Packer:
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that `count` integers of `bits` take in the file, the nodes that unpack them left out."""
     return -(-count // GROUP[bits]) * GROUP[bits] * bits // 8
+
+
+def bits_of(value: ir.Value | None, count: int) -> int | None:
+    """The bits that each of `count` integers has in the file, where a `Packer` made the value; else None."""
+    node = value.producer() if value is not None else None
+    if node is None:
+        return None
+    while node is not None:  # back to the bytes: past tables, powers and numbers of places
+        at = node.inputs[1 if node.op_type in ("Gather", "MatMul") else 0]
+        node = at.producer() if at is not None else None
+    data = array(at)
+    return None if data is None or data.dtype != np.uint8 or not count else max(1, data.size * 8 // count)
