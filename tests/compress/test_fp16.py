@@ -112,3 +112,91 @@ def test_a_model_of_integers_is_left_alone():
         result = converted(model, compute, data=Dataset("d", {"i": np.zeros((2, 1), np.int64)}))
         assert result.notes[0].done is False
         assert operators(result.model) == ["Abs"]
+
+
+def half(model, arithmetic=None, data=None):
+    result = fp16.apply(model, fp16.Options("half", arithmetic), Context(data=data))
+    return result, {n.layer: n for n in result.notes}
+
+
+def masked(mask):
+    """Scores of which some are masked by a large number, and a softmax of them."""
+    g = Graph()
+    m = np.where(np.eye(8) > 0, np.float32(0), np.float32(mask)).astype(np.float32)
+    return g.build(g.op("Softmax", g.op("Add", "x", g.const(m, "mask"), name="add"), axis=-1, name="soft"))
+
+
+def test_masks_are_clipped_where_sums_with_them_stay_finite():
+    model = masked(-1e9)
+    result, notes = half(model)
+    assert any(n.what == "'mask' clipped to 32752" for n in result.notes)
+    assert notes["soft"].done
+    assert close(model, result)
+    offset, kept = half(masked(1e6))
+    assert not kept["add"].done
+    assert kept["add"].what == "its constant 'mask' is beyond float16's 65504"
+    assert not kept["soft"].done  # it reads what may be beyond
+    assert close(masked(1e6), offset)
+
+
+def test_factors_and_epsilons_that_vanish_in_float16_keep_their_nodes_in_float():
+    g = Graph()
+    small = g.op("Mul", g.conv("x", 3, 8, name="conv"), g.const(np.float32(1e-9), "factor"), name="mul")
+    y = g.op("Div", small, g.op("Add", g.op("Abs", small, name="abs"), g.const(np.float32(1e-9), "eps"), name="add"))
+    model = g.build(y)
+    result, notes = half(model, data=samples(model))
+    assert notes["conv"].done
+    assert [notes[n].what for n in ("mul", "add")] == [
+        f"its constant '{n}' is too small for float16: 1e+02% would be lost" for n in ("factor", "eps")
+    ]
+    assert np.isfinite(outputs(result.model, samples(model))[0]).all()
+
+
+def test_weights_beyond_the_range_keep_their_layer_in_float():
+    g = Graph()
+    w = np.full((4, 3, 1, 1), 1e6, np.float32)
+    y = g.op("Mul", g.op("Conv", "x", g.const(w, "w"), name="wide"), g.const(np.float32(1e-3)), name="scaled")
+    model = g.build(g.op("Mul", y, g.const(np.float32(1e-3)), name="again"))
+    result, notes = half(model, data=samples(model))
+    assert [notes[n].done for n in ("wide", "again")] == [False, True]
+    assert close(model, result)
+    _, without = half(model)
+    assert without["wide"].what == "its constant 'w' is beyond float16's 65504"
+
+
+def test_what_computes_float16_follows_from_the_device_and_is_told():
+    def options(machine, *features):
+        return fp16.resolve(fp16.Options(), Hardware(machine, frozenset(features)))
+
+    assert options("aarch64", "fp16", "tensor-cores") == fp16.Options("half", "tensor-cores")
+    assert options("aarch64", "gpu-fp16") == fp16.Options("half", "gpu")
+    assert options("aarch64", "fp16", "sdot") == fp16.Options("float", "vector")
+    assert options("x86_64", "avx2", "vnni") == fp16.Options("float", "none")
+    assert options(None) == fp16.Options("float", None)
+
+    def said(arithmetic):
+        return [n.what for n in half(network(), arithmetic, samples(network()))[0].notes if n.layer == "model"]
+
+    assert [w.split(":")[0] for w in said("none")] == ["slower than float"]
+    assert [w.split(":")[0] for w in said("vector")] == ["likely slower than float"]
+    assert said("gpu") == said(None) == []
+    assert said("tensor-cores") == ["tensor cores fit 1 of 3 layers with weights"]
+
+
+def test_layers_that_tensor_cores_do_not_fit_are_named():
+    _, notes = half(network(), "tensor-cores", samples(network()))
+    assert notes["c2"].what == "computed in float16"
+    assert any("3 inputs: no multiple of 8" in n.what for n in notes.values())
+
+
+def test_without_data_nobody_looked_for_overflow():
+    assert any("overflow was not looked for" in n.what for n in half(network())[0].notes)
+
+
+def test_what_becomes_zero_or_subnormal_is_told():
+    g = Graph()
+    w = g.rng.normal(size=(192, 10)).astype(np.float32)
+    w[:30], w[30:60] = 1e-9, 1e-5
+    model = g.build(g.op("MatMul", g.op("Flatten", "x"), g.const(w, "w"), name="fc"))
+    (note,) = converted(model, "float").notes
+    assert note.what == "'w' stored as float16, 16% become 0, 16% are subnormal"

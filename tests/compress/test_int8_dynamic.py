@@ -3,6 +3,7 @@ import pytest
 
 from edgelathe.compress import int8_dynamic
 from edgelathe.compress.types import Context
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from support.tiny_onnx import Graph, node_names, operators, optimized, outputs, samples, sqnr
 
@@ -81,3 +82,56 @@ def test_resnet8_is_a_quarter(data_dir):
     data = Dataset("calib", {"input": x})
     changed = (outputs(model, data)[0].argmax(1) != outputs(result.model, data)[0].argmax(1)).sum()
     assert changed <= 4
+
+
+def test_bad_models_are_refused_in_one_line_and_dead_channels_are_none():
+    def dense(w):
+        g = Graph()
+        return g.build(g.op("MatMul", g.op("Flatten", "x"), g.const(w.astype(np.float32), "w"), name="fc"))
+
+    w = np.random.default_rng(0).normal(size=(192, 32))
+    w[:, :16] = 0
+    w[:, 16] = 0.5
+    assert close(dense(w), quantized(dense(w)), 30)
+    np.testing.assert_array_equal(outputs(quantized(dense(w * 0)).model, samples(dense(w)))[0], 0)
+    w[3, 3] = np.inf
+    with pytest.raises(UserError, match="tiny: fc: 'w' holds NaN or infinite numbers"):
+        quantized(dense(w))
+    with pytest.raises(UserError, match="is quantized already"):
+        quantized(quantized(mixed(13)).model)
+
+
+def recurrent(kind, gates, directions=1):
+    g = Graph()
+    y = g.op("Transpose", g.op("Reshape", "x", g.const(np.array([0, 8, 24], np.int64))), perm=[1, 0, 2])
+    w, r = g.weights(directions, gates * 32, 24), g.weights(directions, gates * 32, 32)
+    b = g.const(g.rng.normal(size=(directions, 2 * gates * 32)).astype(np.float32) * 0.1)
+    direction = "forward" if directions == 1 else "bidirectional"
+    outs = g.op(kind, y, w, r, b, outputs=3 if kind == "LSTM" else 2, hidden_size=32, direction=direction, name="cell")
+    last = g.op("Transpose", outs[1], perm=[1, 0, 2])
+    return g.build(last)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_lstm_multiplies_integers(directions, per_channel):
+    model = recurrent("LSTM", 4, directions)
+    result = quantized(model, per_channel=per_channel)
+    ran = optimized(result.model)
+    assert ran["DynamicQuantizeLSTM"] == 1
+    assert not set(ran) & {"LSTM", "Cast"}
+    assert close(model, result, 20)
+    assert result.model.bytes < 0.35 * model.bytes
+    assert node_names(model) <= node_names(result.model)
+    with pytest.raises(UserError, match="is quantized already"):
+        quantized(result.model)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("GRU", 3), ("RNN", 1)])
+def test_other_recurrent_layers_are_stored_as_int8_and_run_in_float(kind, gates):
+    model = recurrent(kind, gates)
+    result = quantized(model)
+    assert optimized(result.model) == optimized(model)
+    assert close(model, result, 25)
+    assert result.model.bytes < 0.5 * model.bytes
+    assert [n.done for n in result.notes if n.layer == "cell"] == [True]

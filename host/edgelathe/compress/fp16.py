@@ -5,23 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgelathe.compress import half, opset
+from edgelathe.compress import graph as g
+from edgelathe.compress import half, narrow, opset, tensor_cores
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, constant, layer, skips
-from edgelathe.compress.half import LARGEST
 from edgelathe.compress.qdq import finish
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import onnx_ir as ir
 
     from edgelathe.core.profile import Hardware
     from edgelathe.model.types import Model
 
-_NODE = 60  # bytes of one more node in the file, about
+# By what computes float16: why half precision is no gain there (github.com/microsoft/onnxruntime/issues/25824).
+_SLOW = {
+    "vector": "likely slower than float: ONNX Runtime has few float16 kernels for CPUs and casts around the others",
+    "none": "slower than float: the device has no float16 arithmetic, every operator is cast to float32 and back",
+}
 
 
 @dataclass(frozen=True)
@@ -31,53 +34,52 @@ class Options:
     compute: str | None = option(
         None, "float: only weights are stored so; half: all is computed so", choices=("float", "half")
     )
+    arithmetic: str | None = option(
+        None, "what computes float16 on the device", choices=("tensor-cores", "gpu", "vector", "none")
+    )
 
 
 def resolve(options: Options, hardware: Hardware) -> Options:
-    """Half where there are tensor cores. CPUs run float16 graphs by casting back and forth, up to four times slower."""
-    half_wins = "tensor-cores" in hardware.features
-    return replace(options, compute=options.compute or ("half" if half_wins else "float"))
+    """Half where a GPU computes it. CPUs run float16 graphs by casting back and forth, up to four times slower."""
+    known = {"tensor-cores": "tensor-cores", "gpu-fp16": "gpu", "fp16": "vector"}
+    found = next((v for k, v in known.items() if k in hardware.features), "none")
+    arithmetic = options.arithmetic or (found if hardware.machine or hardware.features else None)
+    half_wins = arithmetic in ("tensor-cores", "gpu")
+    return replace(options, compute=options.compute or ("half" if half_wins else "float"), arithmetic=arithmetic)
 
 
 def apply(model: Model, options: Options, context: Context) -> Applied:
-    """Store weights as float16, or compute in it; inputs and outputs of the model keep their types."""
+    """Store weights as float16, or compute in it; inputs and outputs of the model keep their types.
+
+    Raises UserError for a model that is quantized already or whose weights are not finite.
+    """
     model, notes = opset.at_least(model)
     ir_model = onnx_model.to_ir(model)
-    names = Names(ir_model.graph)
+    g.refuse_quantized(ir_model.graph, model.name)
+    g.refuse_not_finite(ir_model.graph, model.name)
+    names = g.Names(ir_model.graph)
     if options.compute == "half":
         infer_shapes(ir_model)
-        notes += half.convert(ir_model, names, model, context)
+        nodes = tuple(ir_model.graph)
+        found = half.convert(ir_model, names, model, context)
+        notes += tuple(_aligned(found, nodes)) if options.arithmetic == "tensor-cores" else found
+        notes += tuple(Note("model", True, _SLOW[a]) for a in (options.arithmetic,) if a in _SLOW)
     else:
-        notes += _store(ir_model.graph, names, context)
+        notes += tuple(narrow.store(ir_model.graph, names, narrow.FLOAT16, context.overrides))
     finish(ir_model, names)
     return Applied(onnx_model.from_ir(ir_model, model.name), notes or (Note("model", False, "no weights that pay"),))
 
 
-def _store(graph: ir.Graph, names: Names, context: Context) -> tuple[Note, ...]:
-    """Each float32 constant that is large enough becomes float16 behind a Cast, which is computed once, at load."""
-    import onnx_ir as ir
-
-    notes = []
-    for value in tuple(graph.initializers.values()):
-        data, uses = array(value), value.uses()
-        if data is None or data.dtype != np.float32 or not uses or data.nbytes // 2 <= _NODE or value.is_graph_output():
-            continue
-        readers = list(dict.fromkeys(u.node for u in uses))
-        if any(skips(n, context.overrides) for n in readers):
-            notes.append(Note(layer(readers[0]), False, "skipped by the recipe"))
-            continue
-        if not np.isfinite(data).all() or np.abs(data).max() > LARGEST:
-            notes.append(Note(layer(readers[0]), False, f"'{value.name}' has values beyond float16's {LARGEST:g}"))
-            continue
-        name = str(value.name)
-        del graph.initializers[name]
-        stored = constant(graph, data.astype(np.float16), name)
-        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=names())
-        cast.outputs[0].name = names()
-        graph.insert_before(graph[0], cast)
-        value.replace_all_uses_with(cast.outputs[0])
-        notes.append(Note(layer(readers[0]), True, f"'{name}' stored as float16"))
-    return tuple(notes)
+def _aligned(notes: Sequence[Note], nodes: Sequence[ir.Node]) -> Iterator[Note]:
+    """The notes, with why tensor cores do not fit a layer, and how many they fit."""
+    why = {g.layer(n): tensor_cores.obstacle(n) for n in nodes if tensor_cores.widths(n)}
+    done = {n.layer for n in notes if n.done} & set(why)
+    for note in notes:
+        extra = why.get(note.layer) if note.done else None
+        yield replace(note, what=f"{note.what}; {extra}") if extra else note
+    if done:
+        fit = sum(not why[name] for name in done)
+        yield Note("model", True, f"tensor cores fit {fit} of {len(done)} layers with weights")
 
 
 SPEC = StepSpec("weights in float16", Options, apply, after=("fold",), resolve=resolve, ops=LINEAR, final=True)

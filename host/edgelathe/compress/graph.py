@@ -23,7 +23,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _QUANTIZED = frozenset(
     (
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd",
-        "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits",
+        "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits", "DynamicQuantizeLSTM",
     )
 )  # fmt: skip
 
@@ -33,6 +33,19 @@ def refuse_quantized(graph: ir.Graph, name: str) -> None:
     found = next((n.op_type for n in graph.all_nodes() if n.op_type in _QUANTIZED), None)
     if found:
         raise UserError(name, f"is quantized already ({found})", "give the float model that it was made from")
+
+
+_WEIGHTED = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"))
+
+
+def refuse_not_finite(graph: ir.Graph, name: str) -> None:
+    """Raises UserError for weights that hold NaN or infinite numbers: nothing that is made of them is right."""
+    for node in graph.all_nodes():
+        for value in node.inputs[1:] if node.op_type in _WEIGHTED else ():
+            data = array(value)
+            if data is not None and data.dtype.kind == "f" and not np.isfinite(data).all():
+                what = f"'{value.name}' holds NaN or infinite numbers"  # type: ignore[union-attr]  # has data
+                raise UserError(f"{name}: {layer(node)}", what, "mend the float model, or train it again")
 
 
 class Names:

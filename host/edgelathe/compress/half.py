@@ -8,14 +8,16 @@ import numpy as np
 
 from edgelathe.calibrate import ranges
 from edgelathe.compress.graph import Names, array, constant, layer, skips
-from edgelathe.compress.types import Context, Note
+from edgelathe.compress.narrow import FLOAT16
+from edgelathe.compress.types import LINEAR, Context, Note
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from edgelathe.model.types import Model
 
-LARGEST = 65504.0  # of finite float16 numbers
+LARGEST = FLOAT16.largest
 _MARGIN = 0.5  # of it is what calibration data may reach
 
 # Operators that make their own type, read types that float16 is none of, or lose answers in it.
@@ -29,24 +31,35 @@ _FLOAT = frozenset(
         "HannWindow", "HammingWindow", "BlackmanWindow", "Det", "Einsum",
     )
 )  # fmt: skip
+# Operators whose constants may be bounds, and those in which large negative ones are masks: both may be clipped.
+_BOUNDS, _MASKS = frozenset(("Clip", "Min", "Max")), frozenset(("Add", "Sub", "Where"))
+# Operators that hand large values on.
+_CARRIERS = _MASKS | {"Mul", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Concat", "Slice", "Identity"}
 
 
 def convert(ir_model: ir.Model, names: Names, model: Model, context: Context) -> tuple[Note, ...]:
     """Convert in place; `model` is the same graph, run on the calibration samples where there are some.
 
-    A node computes in float16 unless the recipe skips it, no float16 form of it is there, or its inputs or outputs
-    come near the largest float16 number on the samples. Types of all values have to be inferred.
+    A node computes in float16 unless the recipe skips it, no float16 form of it is there, float16 cannot hold its
+    constants, or its inputs or outputs come near the largest float16 number on the samples (without samples: come from
+    a node whose constants do). Types of all values have to be inferred.
     """
     graph, notes = ir_model.graph, []
-    large = _too_large(graph, model, context)
+    measured = _too_large(graph, model, context)
+    large = set(measured or ())
     nodes = [n for n in tuple(graph) if _has_float(n)]
     chosen: list[ir.Node] = []
     for node in nodes:
-        why = _why_not(node, large, context)
+        beyond = _unfit(node)
+        why = _why_not(node, large, context) or beyond
         notes.append(Note(layer(node), not why, why or "computed in float16"))
         if not why:
             chosen.append(node)
+        elif measured is None and (beyond or node.op_type in _CARRIERS):
+            large |= {str(v.name) for v in node.outputs} if beyond or _reads(node, large) else set()
     _Casts(graph, names, set(chosen), notes).write(chosen)
+    if chosen and measured is None:
+        notes.append(Note("model", True, "overflow was not looked for: no calibration data"))
     return tuple(notes)
 
 
@@ -77,10 +90,11 @@ class _Casts:
             return self._halves[value]
         data = array(value)
         if data is not None:
-            if np.isfinite(data).all() and data.size and np.abs(data).max() > LARGEST:
-                self._notes.append(Note(layer(node), True, f"'{value.name}' clipped to {LARGEST:g}"))
-                data = np.clip(data, -LARGEST, LARGEST)
-            out = constant(self._graph, data.astype(np.float16), self._names())
+            limit = min(_limit(u.node) for u in value.uses() if u.node in self._chosen)
+            clipped = _clipped(data, limit)
+            if (clipped != data).any():
+                self._notes.append(Note(layer(node), True, f"'{value.name}' clipped to {limit:g}"))
+            out = constant(self._graph, clipped.astype(np.float16), self._names())
         else:
             cast = self._cast(value, ir.DataType.FLOAT16)
             producer = value.producer()
@@ -125,6 +139,39 @@ def _has_float(node: ir.Node) -> bool:
     return any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs))
 
 
+def _reads(node: ir.Node, names: set[str]) -> bool:
+    return any(v is not None and v.name in names for v in node.inputs)
+
+
+def _limit(node: ir.Node) -> float:
+    """Where a constant beyond the range may be clipped: masks at half of it, since something is added to them."""
+    return LARGEST if node.op_type in _BOUNDS else LARGEST / 2
+
+
+def _clipped(data: NDArray[np.float32], limit: float) -> NDArray[np.float32]:
+    """Finite numbers beyond float16's range become the limit; infinite ones stay."""
+    beyond = np.isfinite(data) & (np.abs(data) > LARGEST)
+    return np.where(beyond, np.copysign(np.float32(limit), data), data)
+
+
+def _unfit(node: ir.Node) -> str:
+    """Which constant float16 cannot hold, nor a bound or mask within it stand for.
+
+    Small numbers count where they are factors or the epsilon of a norm, and not where they are added to larger ones.
+    """
+    for index, value in enumerate(node.inputs):
+        data = array(value)
+        if value is None or data is None or data.dtype != np.float32:
+            continue
+        masks = node.op_type in _MASKS and not (data > LARGEST).any()
+        held = _clipped(data, _limit(node)) if node.op_type in _BOUNDS or masks else data
+        added = node.op_type in _MASKS or (node.op_type in LINEAR and index == 2)
+        why = FLOAT16.beyond(held) or ("" if added and held.size > 1 else FLOAT16.faint(held))
+        if why:
+            return f"its constant '{value.name}' is {why}"
+    return ""
+
+
 def _why_not(node: ir.Node, large: set[str], context: Context) -> str:
     if skips(node, context.overrides):
         return "skipped by the recipe"
@@ -137,11 +184,12 @@ def _why_not(node: ir.Node, large: set[str], context: Context) -> str:
     return ""
 
 
-def _too_large(graph: ir.Graph, model: Model, context: Context) -> set[str]:
+def _too_large(graph: ir.Graph, model: Model, context: Context) -> set[str] | None:
+    """Names of values that come near the largest float16 number on the samples; None without samples."""
     import onnx_ir as ir
 
     if context.data is None or not len(context.data):
-        return set()
+        return None
     floats = [v for v in graph.inputs if v.dtype == ir.DataType.FLOAT]
     floats += [o for n in graph for o in n.outputs if o.dtype == ir.DataType.FLOAT and o.name]
     seen = ranges.collect(model, context.data, {str(v.name): None for v in floats})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.calibrate.scales import store_weights, weight_scales
-from edgelathe.compress import opset
+from edgelathe.compress import int8_recurrent, opset
 from edgelathe.compress.canonical import plain_gemm
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.graph import (
@@ -19,6 +19,7 @@ from edgelathe.compress.graph import (
     layer,
     number,
     options_for,
+    refuse_not_finite,
     refuse_quantized,
     standard_nodes,
 )
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 Attributes = dict[str, Any] | None
 
 _NODE = 60  # bytes of one more node in the file, about
+_DYNAMIC = "int8 weights, activations quantized as they come"
+_OPS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul")) | int8_recurrent.OPS
 _STORED_ONLY = "int8 weights, made float once at load: ONNX Runtime's convolutions with dynamic activations are slow"
 
 
@@ -55,37 +58,54 @@ def resolve(options: Options, hardware: Hardware) -> Options:
 
 
 def apply(model: Model, options: Options, context: Context) -> Applied:
-    """Store the weights of Conv, Gemm and MatMul as int8; Gemm and MatMul multiply integers (`MatMulInteger`)."""
+    """Store weights as int8; Gemm, MatMul and LSTM multiply integers, the others are made float once, at load.
+
+    Raises UserError for a model that is quantized already or whose weights are not finite.
+    """
     model, notes = opset.at_least(model)
     ir_model = onnx_model.to_ir(model)
     graph, names = ir_model.graph, Names(ir_model.graph)
     refuse_quantized(graph, model.name)
+    refuse_not_finite(graph, model.name)
     notes += balance(graph, names, options.equalize, context.overrides)
     inputs: dict[ir.Value, ir.Node] = {}
     for node in standard_nodes(graph):
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or array(node.inputs[1]) is None:
+        if node.op_type not in _OPS or array(node.inputs[1]) is None:
             continue
         own = options_for(options, node, context.overrides)
-        why = "skipped by the recipe" if own is None else _why_not(node)
+        recurrent = node.op_type in int8_recurrent.OPS
+        why = "skipped by the recipe" if own is None else int8_recurrent.why_not(node) if recurrent else _why_not(node)
         if why or own is None:
             notes += (Note(layer(node), False, why),)
+        elif recurrent:
+            notes += (_recurrent(ir_model, node, own, names),)
         elif node.op_type.startswith("Conv"):
             _store_only(node, own, names)
             notes += (Note(layer(node), True, _STORED_ONLY),)
         else:
             _multiply_integers(node, own, names, inputs)
-            notes += (Note(layer(node), True, "int8 weights, activations quantized as they come"),)
+            notes += (Note(layer(node), True, _DYNAMIC),)
     if not any(n.done for n in notes):
         notes += (Note("model", False, "no layer with float weights that pays"),)
     finish(ir_model, names)
     return Applied(onnx_model.from_ir(ir_model, model.name), notes)
 
 
+def _recurrent(model: ir.Model, node: ir.Node, options: Options, names: Names) -> Note:
+    name = layer(node)
+    if not int8_recurrent.multiplies_integers(node):
+        int8_recurrent.store(node, names, per_channel=options.per_channel)
+        return Note(name, True, int8_recurrent.STORED)
+    int8_recurrent.lstm(node, names, 64 if options.reduce else 127, per_channel=options.per_channel)
+    model.opset_imports[int8_recurrent.DOMAIN] = 1
+    return Note(name, True, _DYNAMIC)
+
+
 def _why_not(node: ir.Node) -> str:
     w, bias = array(node.inputs[1]), node.inputs[2] if len(node.inputs) > 2 else None
     assert w is not None
-    if w.dtype != np.float32 or not np.isfinite(w).all():
-        return f"its weights are {w.dtype}" if w.dtype != np.float32 else "its weights are not finite"
+    if w.dtype != np.float32:
+        return f"its weights are {w.dtype}"
     if node.op_type in ("Gemm", "MatMul") and (w.ndim != 2 or number(node, "transA", 0)):
         return "ONNX Runtime has no integer kernel for this form"
     if node.op_type == "Gemm" and bias is not None and array(bias) is None:
@@ -186,6 +206,6 @@ SPEC = StepSpec(
     apply,
     after=("fold",),
     resolve=resolve,
-    ops=LINEAR,
+    ops=LINEAR | int8_recurrent.OPS,
     final=True,
 )

@@ -32,7 +32,7 @@ class Profile:
         machine: `uname -m`; None fits any.
         match: regular expressions on the device's board model (device tree); the profile with the longest match fits.
         runtimes: ways to run, in order of preference.
-        features: normalized: `sdot i8mm fp16 bf16 avx2 avx512 vnni tensor-cores`.
+        features: normalized: `sdot i8mm fp16 bf16 avx2 avx512 vnni gpu-fp16 tensor-cores`.
         fast_dtypes: `float32 float16 int8 int4`, fastest first.
         channel_multiple: widths that fill the vector units are multiples of this.
         memory_bytes: RAM of the smallest device of the class.
@@ -81,13 +81,14 @@ FEATURES = {
     "avx2": "x86 256-bit integer vectors",
     "avx512": "x86 512-bit vectors",
     "vnni": "x86 int8 dot product that does not saturate (AVX512-VNNI, AVX-VNNI)",
+    "gpu-fp16": "half-precision arithmetic on a GPU without matrix units",
     "tensor-cores": "NVIDIA matrix units, Volta and later",
 }
 DTYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 FORMATS = ("onnx", "tflite")
 
 #: Features that no CPU flag tells of: they stay as the profile says.
-GPU_FEATURES = frozenset({"tensor-cores"})
+GPU_FEATURES = frozenset({"gpu-fp16", "tensor-cores"})
 
 _ORT = (
     "ACL", "ArmNN", "Azure", "CANN", "CPU", "CUDA", "CoreML", "Dml", "Dnnl", "Js", "MIGraphX", "Nnapi", "NvTensorRTRTX",

@@ -25,6 +25,7 @@ _QLINEAR = (1, 2, 4, 5, 6, 7)
 SETTINGS: dict[str, tuple[int, ...]] = {
     "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "ConvInteger": (2, 3), "MatMulInteger": (2, 3),
     "DynamicQuantizeMatMul": (2, 3), "MatMulNBits": (2, 3), "QGemm": (1, 2, 4, 5, 7, 8),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
     "QLinearConv": _QLINEAR, "QLinearMatMul": _QLINEAR, "QLinearAdd": _QLINEAR, "QLinearMul": _QLINEAR,
     "BatchNormalization": (3, 4),  # running statistics are measured, not trained
 }  # fmt: skip
@@ -271,6 +272,6 @@ MACS: dict[str, Callable[[onnx.NodeProto, list[Known], Known], int]] = {
     "Gemm": _gemm, "QGemm": _gemm, "FusedGemm": _gemm,
     "MatMul": _matmul, "MatMulInteger": _matmul, "QLinearMatMul": _matmul, "FusedMatMul": _matmul,
     "DynamicQuantizeMatMul": _matmul, "MatMulIntegerToFloat": _matmul, "MatMulNBits": _matmul,
-    "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent,
+    "LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent, "DynamicQuantizeLSTM": _recurrent,
     "Einsum": _einsum,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgelathe.compress import codebook, equalize, fold, fp16, int8, int8_dynamic, prune, sparse, tflite
+from edgelathe.compress import bf16, codebook, equalize, fold, fp16, int4, int8, int8_dynamic, prune, sparse, tflite
 from edgelathe.compress.types import StepSpec
 from edgelathe.model.types import Format
 
@@ -14,8 +14,9 @@ STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "int8": {"onnx": int8.SPEC, "tflite": tflite.INT8},
     "int8-dynamic": {"onnx": int8_dynamic.SPEC, "tflite": tflite.INT8_DYNAMIC},
     "int16x8": {"tflite": tflite.INT16X8},
-    "int4": {"tflite": tflite.INT4},
+    "int4": {"onnx": int4.SPEC, "tflite": tflite.INT4},
     "fp16": {"onnx": fp16.SPEC, "tflite": tflite.FP16},
+    "bf16": {"onnx": bf16.SPEC},
     "codebook": {"onnx": codebook.SPEC},
     "prune": {"onnx": prune.SPEC},
     "sparse": {"onnx": sparse.SPEC},
