@@ -218,3 +218,33 @@ def test_layers_of_other_kinds_are_said_to_be_left_out():
     model = g.build(g.op("Flatten", g.op("GlobalAveragePool", up)))
     _, found = measured(model, data_for(model), (4,))
     assert [(n.layer, n.what) for n in found.skipped] == [("up", "ConvTranspose has no integer form here")]
+
+
+def test_threads_change_no_figure():
+    model = network()
+    data = data_for(model)
+    found = []
+    for threads in (1, 3):
+        with partial.workers(threads) as run_all:
+            found.append(s.measure(s.Scene.of(model, data, run_all), (8, 2)).to_json())
+    assert found[0] == found[1]
+
+
+def test_the_float_model_runs_but_once():
+    """Its outputs come from the pass that leaves the inner values behind, and are those of single samples."""
+    model = network()
+    data = data_for(model)
+    with partial.workers(1) as run_all:
+        scene = s.Scene.of(model, data, run_all)
+        assert [v is not None for v in scene.float.values] == [True, False]
+        s.measure(scene, (4,))
+    assert all(v is not None for v in scene.float.values)
+    np.testing.assert_allclose(scene.float.first, run.outputs(model, data.inputs)[0], rtol=0, atol=1e-6)
+
+
+def test_labels_that_do_not_fit_are_told_before_the_work(monkeypatch):
+    model = network()
+    data = data_for(model)
+    monkeypatch.setattr(passes.Block, "settle", lambda *_: pytest.fail("it went to work"))
+    with partial.workers(1) as run_all, pytest.raises(UserError):
+        s.measure(s.Scene.of(model, Dataset(data.name, data.inputs, data.labels + 90), run_all), (4,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,24 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
-Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 CHUNK = 32  # samples that run at once where the model's batch is open
 _SAME = 1e-3  # of the largest output: what a sample alone and among others may differ by
+
+
+class Map:
+    """A function of items, on the threads of a pool or on the thread that calls."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None = None) -> None:
+        self._pool = pool
+
+    def lazily(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Results in the order of the items, each as soon as those before it are there."""
+        return map(function, items) if self._pool is None else self._pool.map(function, items)
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """All results."""
+        return list(self.lazily(function, items))
 
 
 class Chunks:
@@ -37,6 +51,11 @@ class Chunks:
 
     def __len__(self) -> int:
         return math.ceil(len(self._data) / self.size)
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are in all."""
+        return len(self._data)
 
     def feed(self, at: int) -> Arrays:
         """The model's inputs [size, ...] of one piece, by name."""
@@ -111,13 +130,13 @@ def serialized(proto: onnx.ModelProto) -> bytes:
 
 @contextlib.contextmanager
 def workers(threads: int | None) -> Iterator[Map]:
-    """A `map(function, items) -> list` on so many threads (None: as many as this process may use CPUs)."""
+    """A map on so many threads (None: as many as this process may use CPUs)."""
     count = threads or cpus()
     if count == 1:
-        yield lambda f, items: [f(i) for i in items]
+        yield Map()
         return
     with ThreadPoolExecutor(count) as pool:
-        yield lambda f, items: list(pool.map(f, items))
+        yield Map(pool)
 
 
 def cpus() -> int:

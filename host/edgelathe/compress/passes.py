@@ -105,7 +105,8 @@ class Float:
         map: runs a function on several threads.
         outputs: names of the model's outputs of real numbers.
         hidden: names of what goes into closing operators (Softmax, Sigmoid).
-        values: outputs and hidden values by name, chunk by chunk.
+        run: the graph on a chunk.
+        values: outputs and hidden values by name, chunk by chunk; None where they have not been computed yet.
     """
 
     proto: onnx.ModelProto
@@ -114,11 +115,15 @@ class Float:
     map: Map
     outputs: tuple[str, ...]
     hidden: tuple[str, ...]
-    values: list[Arrays] = field(repr=False)
+    run: Run
+    values: list[Arrays | None] = field(repr=False)
 
     @classmethod
     def of(cls, proto: onnx.ModelProto, name: str, chunks: Chunks, run_all: Map) -> Float:
-        """Run the model. Raises UserError where an output is not finite."""
+        """The model, run on the first chunk; others follow when they are asked for.
+
+        Raises UserError where an output is not finite.
+        """
         import onnx
 
         given = [o.name for o in proto.graph.output]
@@ -126,26 +131,48 @@ class Float:
             dict.fromkeys(n.input[0] for n in proto.graph.node if n.op_type in _HIDING and n.output[0] in given)
         )
         proto.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in hidden if n not in given)
-        names = [o.name for o in proto.graph.output]
         run = partial.session(partial.serialized(proto), name)
-        values = [
-            dict(zip(names, got, strict=True)) for got in run_all(lambda at: run(chunks.feed(at)), range(len(chunks)))
-        ]
-        for key in names:
-            if values[0][key].dtype.kind == "f" and not all(np.isfinite(v[key]).all() for v in values):
-                raise UserError(name, f"'{key}' is not finite on these samples", "check the preprocessing")
-        outputs = tuple(n for n in given if values[0][n].dtype.kind == "f")
-        return cls(proto, name, chunks, run_all, outputs, hidden, values)
+        got = dict(zip((o.name for o in proto.graph.output), run(chunks.feed(0)), strict=True))
+        outputs = tuple(n for n in given if got[n].dtype.kind == "f")
+        found = cls(proto, name, chunks, run_all, outputs, hidden, run, [None] * len(chunks))
+        found.put(0, got)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """Of all outputs of the graph, hidden values among them."""
+        return [o.name for o in self.proto.graph.output]
+
+    def put(self, at: int, got: Arrays) -> None:
+        """Take in the outputs of one chunk. Raises UserError where one is not finite."""
+        for key in self.names:
+            if got[key].dtype.kind == "f" and not np.isfinite(got[key]).all():
+                raise UserError(self.name, f"'{key}' is not finite on these samples", "check the preprocessing")
+        self.values[at] = {key: got[key] for key in self.names}
+
+    def complete(self) -> list[Arrays]:
+        """The values of all chunks. Raises UserError where one is not finite."""
+        missing = [at for at, known in enumerate(self.values) if known is None]
+        for at, got in zip(missing, self.map(lambda at: self.run(self.chunks.feed(at)), missing), strict=True):
+            self.put(at, dict(zip(self.names, got, strict=True)))
+        return [v for v in self.values if v is not None]
 
     @property
     def first(self) -> NDArray[Any]:
         """The first output of all samples [n, ...]."""
-        name = self.proto.graph.output[0].name
-        return np.concatenate([v[name][: self.chunks.count(at)] for at, v in enumerate(self.values)])
+        self.complete()
+        return self.head(self.chunks.samples)
+
+    def head(self, samples: int) -> NDArray[Any]:
+        """The first output of the first so many samples, of chunks that have been computed."""
+        name, size = self.proto.graph.output[0].name, self.chunks.size
+        known = [v[name] for v in self.values[: math.ceil(samples / size)] if v is not None]
+        return np.concatenate(known)[:samples]
 
     def answer(self, at: int, got: Mapping[str, NDArray[Any]]) -> Answer:
-        """Values of one chunk against the float model's; those that are not given are equal."""
+        """Values of one chunk against the float model's, which are known; those that are not given are equal."""
         want, n, first = self.values[at], self.chunks.count(at), self.proto.graph.output[0].name
+        assert want is not None
         have = {**want, **got}
         errors = {k: (Error.of(want[k][:n], have[k][:n]),) for k in (*self.outputs, *self.hidden)}
         return Answer(have[first][:n], errors)
@@ -164,7 +191,8 @@ def whole(of: Float, change: Change) -> Answer:
     proto = onnx.ModelProto()
     proto.CopyFrom(of.proto)
     replace(proto, change)
-    run, names = partial.session(partial.serialized(proto), of.name), [o.name for o in proto.graph.output]
+    of.complete()
+    run, names = partial.session(partial.serialized(proto), of.name), of.names
 
     def one(at: int) -> Answer:
         return of.answer(at, dict(zip(names, run(of.chunks.feed(at)), strict=True)))
@@ -199,6 +227,16 @@ def channel_mean(layer: Weighted, source: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
+class Job:
+    """One change of one layer: all that hangs on the layer, and the number of the change among its others."""
+
+    layer: Weighted
+    cut: Suffix
+    number: int
+    change: Change
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """Some chunks with the float model's inner values on them.
 
@@ -221,52 +259,58 @@ class Block:
         counts = [self.of.chunks.count(at) for at in self.which]
         return np.concatenate([v[name][:n] for v, n in zip(self.values, counts, strict=True)])
 
-    def answers(self, layer: Weighted, at: Suffix, changes: Mapping[int, Change]) -> dict[int, Answer]:
-        """What the model gives on these samples with each change of the layer.
+    def settle(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+        """What the model gives on these samples with each change, in order; changes run beside each other.
 
         A session for each change, with its constants inside: ONNX Runtime packs and fuses them, which 50 samples pay
-        for. Where weights are inputs of one session its kernels are the slow ones.
+        for. Where weights are inputs of one session its kernels are the slow ones. Each is opened, run and, unless the
+        next block wants it too, closed on one thread.
         """
-        for i, change in changes.items():
-            if (layer.name, i) not in self.open:
-                self.open[layer.name, i] = self._session(layer, at, change)
+        return self.of.map.lazily(self._settled, jobs)
 
-        def one(item: tuple[int, int]) -> Answer:
-            i, chunk = item
-            got = self.open[layer.name, i](_inputs(layer, at, self.values[chunk], changes[i]))
-            return self.of.answer(self.which[chunk], dict(zip(at.outputs, got, strict=True)))
+    def answers(self, layer: Weighted, at: Suffix, changes: Mapping[int, Change]) -> dict[int, Answer]:
+        """The same for the changes of one layer, by their numbers."""
+        return dict(zip(changes, self.settle([Job(layer, at, i, c) for i, c in changes.items()]), strict=True))
 
-        n = len(self.which)
-        got = self.of.map(one, [(i, chunk) for i in changes for chunk in range(n)])
-        if not self.keep:
-            self.open.clear()
-        return {i: joined(got[at * n : (at + 1) * n]) for at, i in enumerate(changes)}
+    def _settled(self, job: Job) -> Answer:
+        key = job.layer.name, job.number
+        run = self.open.get(key) or self._session(job)
+        if self.keep:
+            self.open[key] = run
+        parts = []
+        for chunk, values in zip(self.which, self.values, strict=True):
+            got = run(_inputs(job, values))
+            parts.append(self.of.answer(chunk, dict(zip(job.cut.outputs, got, strict=True))))
+        return joined(parts)
 
-    def _session(self, layer: Weighted, at: Suffix, change: Change) -> Run:
-        part = cut_onnx.behind(self.of.proto, at, _inputs(layer, at, self.values[0], change), at.outputs)
-        if change.source:
-            for node, position in zip(part.graph.node, at.nodes, strict=True):
-                if position in layer.positions:
+    def _session(self, job: Job) -> Run:
+        part = cut_onnx.behind(self.of.proto, job.cut, _inputs(job, self.values[0]), job.cut.outputs)
+        if job.change.source:
+            for node, position in zip(part.graph.node, job.cut.nodes, strict=True):
+                if position in job.layer.positions:
                     node.input[0] = _ROUNDED
-        replace(part, change)
-        return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{layer.name}' on")
+        replace(part, job.change)
+        return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{job.layer.name}' on")
 
 
 def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> Iterator[Block]:
     """All that the suffixes start from, for as many samples at a time as `BLOCK_BYTES` hold, one chunk at least.
 
-    `most`: samples a block holds at most.
+    One pass of the float model gives these and its outputs. `most`: samples a block holds at most.
     """
     graph, chunks = of.proto.graph, of.chunks
     given = {i.name for i in graph.input}
-    names = list(dict.fromkeys(n for c in cuts.values() for n in c.boundary if n not in given))
+    inner = list(dict.fromkeys(n for c in cuts.values() for n in c.boundary if n not in given))
+    names = list(dict.fromkeys([*inner, *of.names]))
     prefix = cut_onnx.upto(of.proto, names)
     read = [i.name for i in prefix.graph.input]
-    run = partial.session(partial.serialized(prefix), of.name) if names else None
+    run = partial.session(partial.serialized(prefix), of.name)
 
     def captured(at: int) -> Arrays:
         feed = chunks.feed(at)
-        return feed | dict(zip(names, run({k: feed[k] for k in read}), strict=True)) if run else feed
+        got = dict(zip(names, run({k: feed[k] for k in read}), strict=True))
+        of.put(at, got)
+        return feed | {n: got[n] for n in inner}
 
     sizes = {t.name: t.ByteSize() for t in graph.initializer}
     heavy = sum(sizes.get(i, 0) for c in cuts.values() for at in c.nodes for i in graph.node[at].input)
@@ -290,10 +334,10 @@ def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> It
 _ROUNDED = "layer:input:rounded"
 
 
-def _inputs(layer: Weighted, at: Suffix, values: Arrays, change: Change) -> Arrays:
+def _inputs(job: Job, values: Arrays) -> Arrays:
     """What a suffix starts from."""
-    out = {n: values[n] for n in at.boundary}
-    return out | {_ROUNDED: change.source(values[layer.source])} if change.source else out
+    out, source = {n: values[n] for n in job.cut.boundary}, job.change.source
+    return out | {_ROUNDED: source(values[job.layer.source])} if source else out
 
 
 def replace(proto: onnx.ModelProto, change: Change) -> None:

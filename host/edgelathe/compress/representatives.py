@@ -80,7 +80,8 @@ def by_kmeans(counts: Array, k: int) -> Array:
     """The k centres of least weighted squared error of counts [b] at the places 0 .. b - 1, ascending.
 
     Exact: D[q, j], the least error of q clusters for the places up to j, is the least over i of D[q - 1, i - 1] + the
-    error of i .. j as one cluster, in k (b - k)**2 steps. Of more than `_MOST` places that occur, neighbours stay together.
+    error of i .. j as one cluster, in k (b - k)**2 steps. Of more than `_MOST` places that occur, neighbours stay
+    together.
     """
     there = np.flatnonzero(counts)
     if len(there) <= k:

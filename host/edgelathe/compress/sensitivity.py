@@ -18,7 +18,7 @@ from edgelathe.calibrate import scales
 from edgelathe.compress import partial, passes, weighted
 from edgelathe.compress.fold import fold
 from edgelathe.compress.graph import array, refuse_quantized
-from edgelathe.compress.passes import Answer, Change, Error, Float
+from edgelathe.compress.passes import Answer, Change, Error, Float, Job
 from edgelathe.compress.types import Note
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
@@ -131,7 +131,6 @@ class Scene:
         float: the folded model and its values.
         layers, skipped: those with weights, and why others have none.
         metric, labels: of the data.
-        first: its first output [n, ...].
         macs: of each layer for one sample, None where not known.
         means: of each channel of what a layer reads, by that value's name, on the first chunk of samples.
     """
@@ -141,7 +140,6 @@ class Scene:
     skipped: tuple[Note, ...]
     metric: Metric
     labels: NDArray[Any] | None
-    first: NDArray[Any]
     macs: Mapping[str, int | None]
     means: Mapping[str, NDArray[np.float64]]
 
@@ -167,13 +165,13 @@ class Scene:
         metric = metrics.load_metric(data.metric, Path(data.name).parent)
         macs = {layer.name: layer.macs for layer in table}
         means = passes.input_means(reference, found)
-        return cls(reference, tuple(found), tuple(left), metric, data.labels, reference.first, macs, means)
+        return cls(reference, tuple(found), tuple(left), metric, data.labels, macs, means)
 
     def accuracy(self, outputs: NDArray[Any]) -> Accuracy | None:
         """Of a changed model, in pairs with the float one; None where outputs are NaN."""
         try:
             labels = None if self.labels is None else self.labels[: len(outputs)]
-            return metrics.compare_accuracy(self.metric, self.first[: len(outputs)], outputs, labels)[0]
+            return metrics.compare_accuracy(self.metric, self.float.head(len(outputs)), outputs, labels)[0]
         except metrics.OutputError:
             return None
 
@@ -181,7 +179,7 @@ class Scene:
         """How many answers are not the float model's."""
         if not self.metric.classes:
             return None
-        answers = (v.reshape(len(v), -1).argmax(1) for v in (self.first[: len(outputs)], outputs))
+        answers = (v.reshape(len(v), -1).argmax(1) for v in (self.float.head(len(outputs)), outputs))
         return int(np.not_equal(*answers).sum())
 
 
@@ -201,45 +199,61 @@ def measure(
     Raises:
         UserError: outputs or labels do not fit the metric.
     """
-    baseline = metrics.evaluate(scene.metric, scene.first, scene.labels)
     cuts = {la.name: cut for la in scene.layers if (cut := passes.cut(scene.float.proto.graph, la))}
     alive = [layer for layer in scene.layers if layer.name in cuts]
-    found = {(la.name, j): _Found(scene, early) for la in alive for j in range(len(widths))}
-    store = _store(len(found), scene.first)
-    for row, entry in zip(store, found.values(), strict=True):
-        entry.outputs = row
+    samples = scene.float.chunks.samples
+    store = _store(len(alive) * len(widths), samples, scene.float.head(1))
+    keys = [(la.name, j) for la in alive for j in range(len(widths))]
+    found = {key: _Found(scene, row, early) for key, row in zip(keys, store, strict=True)}
     changes: dict[str, list[Change]] = {}
     done = 0
     for block in passes.blocks(scene.float, cuts, _LEAST if early else None):
-        for i, layer in enumerate(alive):
-            if layer.name not in changes:
-                changes[layer.name] = _changes(scene, layer, block, widths, activations)
-            todo = {j: c for j, c in enumerate(changes[layer.name]) if not found[layer.name, j].settled}
-            for j, answer in (block.answers(layer, cuts[layer.name], todo) if todo else {}).items():
-                found[layer.name, j].add(answer)
-            tick(f"layer {i + 1} of {len(alive)}", (done + block.count * (i + 1) / len(alive)) / len(scene.first))
+        fresh = [la for la in alive if la.name not in changes]
+        made = scene.float.map(lambda la: _changes(scene, la, block, widths, activations), fresh)  # noqa: B023  # now
+        changes |= zip((la.name for la in fresh), made, strict=True)
+        jobs = [
+            Job(la, cuts[la.name], j, change)
+            for la in alive
+            for j, change in enumerate(changes[la.name])
+            if not found[la.name, j].settled
+        ]
+        if not done:
+            _check(scene, block)
+        if not jobs:
+            break
+        for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
+            found[job.layer.name, job.number].add(answer)
+            tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", (done + block.count * i / len(jobs)) / samples)
         done += block.count
+    baseline = metrics.evaluate(scene.metric, scene.float.first, scene.labels)
     total = sum(m or 0 for m in scene.macs.values())
-    made = []
+    rows = []
     for layer in alive:
         entries = [
             found[layer.name, j].width(layer, b, activations, changes[layer.name][j]) for j, b in enumerate(widths)
         ]
         macs = scene.macs.get(layer.name)
         share = macs / total if macs is not None and total else None
-        made.append(Layer(layer.name, layer.op, layer.elements, macs, share, layer.bytes(None), tuple(entries)))
+        rows.append(Layer(layer.name, layer.op, layer.elements, macs, share, layer.bytes(None), tuple(entries)))
     dead = tuple(Note(la.name, False, "no output hangs on it") for la in scene.layers if la.name not in cuts)
-    made.sort(key=lambda la: la.mean_db)
-    return Sensitivity(tuple(made), baseline, scene.labels is not None, (*scene.skipped, *dead))
+    rows.sort(key=lambda la: la.mean_db)
+    return Sensitivity(tuple(rows), baseline, scene.labels is not None, (*scene.skipped, *dead))
+
+
+def _check(scene: Scene, block: Block) -> None:
+    """Whether outputs and labels fit the metric, before the work: on the first block, or on all where it is small."""
+    first = scene.float.head(block.count) if block.count >= _LEAST else scene.float.first
+    metrics.evaluate(scene.metric, first, None if scene.labels is None else scene.labels[: len(first)])
 
 
 class _Found:
     """What is known of one layer at one width so far."""
 
-    def __init__(self, scene: Scene, early: bool) -> None:
+    def __init__(self, scene: Scene, outputs: NDArray[Any], early: bool) -> None:
+        """`outputs`: room for the first output of all samples [n, ...]."""
         self._scene, self._early, self._n = scene, early, 0
         self._parts: list[Answer] = []
-        self.outputs: NDArray[Any] = scene.first
+        self.outputs = outputs
         self.settled = False
 
     def add(self, answer: Answer) -> None:
@@ -302,9 +316,9 @@ def _rounding(values: NDArray[np.float32], bits: int) -> Callable[[NDArray[np.fl
     return min(found, key=lambda f: float(np.square(f(some) - some).mean(dtype=np.float64)))
 
 
-def _store(rows: int, like: NDArray[Any]) -> NDArray[Any]:
+def _store(rows: int, samples: int, like: NDArray[Any]) -> NDArray[Any]:
     """Room for the outputs of every width of every layer; on disk where it is large."""
-    shape = (rows, *like.shape)
+    shape = (rows, samples, *like.shape[1:])
     if math.prod(shape) * like.dtype.itemsize <= passes.BLOCK_BYTES:
         return np.empty(shape, like.dtype)
     with tempfile.TemporaryFile() as file:  # lives as long as the mapping
