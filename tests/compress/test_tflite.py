@@ -123,8 +123,8 @@ def test_one_layer_may_have_other_bits(model, context):
 def test_searched_ranges_beat_the_quantizers_own_at_four_bits(model, data, applied):
     x = data.inputs["input_1"][600:800]
     want = answers(model, x)
-    plain = tflite.int4(model, tflite.ScaleOptions(scale="minmax"), Context()).model
-    assert np.square(answers(applied["int4"].model, x) - want).mean() < 0.6 * np.square(answers(plain, x) - want).mean()
+    plain, found = (tflite.int4(model, tflite.Int4Options(scale=s), Context()).model for s in ("minmax", "auto"))
+    assert np.square(answers(found, x) - want).mean() < 0.6 * np.square(answers(plain, x) - want).mean()
 
 
 def test_an_integer_model_is_refused(data_dir, context):

@@ -58,7 +58,7 @@ def make(model: Model, declared: tuple[float, float] | None = None, count: int =
     """Images for calibrating `model`, which should be the one from before its BatchNormalization was folded.
 
     Args:
-        model: ONNX with one float32 input of images, [n, channels, h, w] or [n, h, w, channels].
+        model: with one float32 input of images, [n, channels, h, w] or [n, h, w, channels].
         declared: lowest and highest value of the input; None: the range of `RANGES` that the model answers best to.
         count: images to give.
         seed: of the candidates.
@@ -85,8 +85,8 @@ def _image_shape(model: Model) -> tuple[tuple[int, int, int], bool]:
     """(h, w, channels) of the input, and whether channels are its last axis."""
     inputs = model.signature.inputs
     mend = "give real samples with --data"
-    if model.format != "onnx" or len(inputs) != 1 or inputs[0].dtype != "float32":
-        raise UserError(model.name, "calibration without data needs an ONNX model with one float32 input", mend)
+    if len(inputs) != 1 or inputs[0].dtype != "float32":
+        raise UserError(model.name, "calibration without data needs a model with one float32 input", mend)
     shape = inputs[0].shape
     if len(shape) != 4 or (shape[1] not in (1, 3, 4) and shape[3] not in (1, 3, 4)):
         raise UserError(model.name, f"calibration without data makes images, input {list(shape)} is none", mend)
@@ -141,7 +141,9 @@ def _noise(h: int, w: int, c: int, rng: np.random.Generator) -> NDArray[np.float
 
 
 def _norms(model: Model) -> list[_Norm]:
-    """The BatchNormalization nodes whose statistics are constants."""
+    """The BatchNormalization nodes whose statistics are constants; TFLite has none."""
+    if model.format != "onnx":
+        return []
     import onnx
 
     graph = onnx_model.to_proto(model).graph

@@ -1,87 +1,106 @@
-"""Ranges of a float TFLite model's tensors, from calibration samples (activations) and from the weights themselves.
+"""Ranges of a float TFLite model's tensors: of activations from calibration samples, of weights from themselves.
 
-The quantizer takes a range per tensor or channel; which range is best is decided here, so that every rule is at
-hand for every operator.
+The quantizer takes a range per tensor or channel; which range is best is decided here, by the rules of `calibrate`.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.calibrate import scales, statistics
+from edgelathe.compress import tflite_statistics
 from edgelathe.core.errors import UserError
-from edgelathe.model import run, tflite
+from edgelathe.model import tflite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from edgelathe.calibrate.statistics import Statistics
     from edgelathe.core.dataset import Dataset
     from edgelathe.model.types import Model
 
 Floats = NDArray[np.float32]
-_BINS = 2048
-_SOME = 4096  # values of a tensor that one run adds to its histogram
+_LEVELS = 256
+_SHORT = 2**15 - 1  # the largest 16-bit integer that is used
+_INPUT_VALUES = 1 << 18  # of each input that its grid is fitted to
 _SHRINK = np.linspace(1.0, 0.3, 71)  # candidates for a clipped range, as shares of the full one
 
 
-@dataclass
-class Range:
-    """Smallest and largest value of a tensor, and a histogram between the two once both are known."""
+@dataclass(frozen=True)
+class Rule:
+    """How the range of an activation is chosen: a name of `scales.RULES`, and the share of `percentile` in %."""
 
-    low: float = np.inf
-    high: float = -np.inf
-    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_BINS))
-
-    def widen(self, values: Floats) -> None:
-        """Take in more values."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-
-    def count(self, values: Floats) -> None:
-        """Fill the histogram; only after every value was seen by `widen`."""
-        some = values.reshape(-1)[:: 1 + values.size // _SOME]
-        place = (some - self.low) * (_BINS / max(self.high - self.low, 1e-30))
-        self.counts += np.bincount(np.clip(place, 0, _BINS - 1).astype(np.int64), minlength=_BINS)
+    name: str = "auto"
+    percentile: float = 99.99
 
 
-def activations(model: Model, data: Dataset, bits: int, rule: str) -> dict[str, tuple[float, float]]:
-    """(low, high) of every float activation, by tensor name, over all samples.
+def activations(
+    model: Model, data: Dataset, bits: int, usual: Rule, own: Mapping[str, Rule] | None = None
+) -> dict[str, tuple[float, float]]:
+    """(low, high) of every float activation, by tensor name, from one pass over all samples.
 
     Args:
         model: float, one subgraph.
         data: samples bound to the model.
-        bits: of the activations.
-        rule: `minmax` takes all values in; every other clips where that lowers the squared rounding error (8 bits
-            only: 16 have room enough).
+        bits: of the activations; 16 have room enough, nothing is clipped.
+        usual: the rule of every tensor that is not among `own`.
+        own: rules of single tensors, by name.
 
     Raises:
         UserError: a model with control flow, or samples that make NaN or infinity.
     """
-    if len(tflite.parse(model.data).subgraphs) > 1:
+    parsed = tflite.parse(model.data)
+    if len(parsed.subgraphs) > 1:
         raise UserError(model.name, "has control flow (several subgraphs)", "use int8-dynamic or fp16")
-    ranges: dict[str, Range] = {}
-    for name, values in _tensors(model, data):
-        ranges.setdefault(name, Range()).widen(values)
-    for name, r in ranges.items():
-        if not np.isfinite([r.low, r.high]).all():
-            raise UserError(data.name, f"tensor '{name}' is not finite on these samples", "check the preprocessing")
-    if rule != "minmax" and bits == 8:
-        for name, values in _tensors(model, data):
-            ranges[name].count(values)
-        return {name: _clip(r, bits) for name, r in ranges.items()}
-    return {name: (r.low, r.high) for name, r in ranges.items()}
+    found = tflite_statistics.collect(model, data)
+    names = {t: tensor.name for t, tensor in enumerate(parsed.main.tensors)}
+    sums = {names[p.term]: names[p.clamped] for p in tflite_statistics.parts(parsed.main)}
+    out = {}
+    for name in names.values():
+        if name not in found:
+            continue
+        s, rule = found[name], (own or {}).get(name, usual)
+        if bits == 8:
+            seen = found[tflite_statistics.seen(name)] if rule.name == "auto" and name in sums else None
+            span = scales.seen(seen, found[sums[name]], _LEVELS) if seen else _span(s, rule)
+            out[name] = _ends(
+                _fitted(span, s, data.inputs[name]) if name in data.inputs else scales.affine(*span, True)
+            )
+        else:
+            out[name] = (s.low, s.high) if s.low or s.high else (-float(_SHORT), float(_SHORT))
+    return out
 
 
-def weight_limit(w: Floats, axes: tuple[int, ...], bits: int, rule: str) -> Floats:
+def _span(s: Statistics, rule: Rule) -> tuple[float, float]:
+    return scales.RULES[rule.name](s, _LEVELS, rule.percentile)
+
+
+def _fitted(span: tuple[float, float], s: Statistics, values: Floats) -> scales.Grid:
+    """Of an input of the model: its values were few levels once, which a grid may hit."""
+    return scales.fit(statistics.thin(values, _INPUT_VALUES), (span, (s.low, s.high)), signed=True)
+
+
+def _ends(grid: scales.Grid) -> tuple[float, float]:
+    """The reals that the first and last integer stand for, from which the quantizer finds the grid again."""
+    return (grid.low - grid.zero) * grid.scale, (grid.high - grid.zero) * grid.scale
+
+
+def weight_limit(w: Floats, axes: tuple[int, ...], bits: int, rule: str, least: Floats | None = None) -> Floats:
     """Largest magnitude to represent, per channel of `w` (float32; `axes` are reduced and kept as 1).
 
     `minmax`: the largest there is. `mse`: the share of it with the least squared rounding error, by search.
     `octav`: the fixed point of Sakr et al., "Optimal clipping and magnitude-aware differentiation" (2022), eq. 6.
+    None is below `least`, which a bias may ask for. Channels of zeros get the limit of the widest one, 1 a step where
+    all are zero: their scale is of no use, but a kernel divides by it.
     """
-    return LIMITS[rule](w, axes, bits).astype(np.float32)
+    limit = LIMITS[rule](w, axes, bits).astype(np.float32)
+    widest = limit.max() if limit.size and limit.max() > 0 else np.float32(2 ** (bits - 1) - 1)
+    limit = np.where(limit > 0, limit, widest).astype(np.float32)
+    return limit if least is None else np.maximum(limit, least.reshape(limit.shape)).astype(np.float32)
 
 
 def _largest(w: Floats, axes: tuple[int, ...], _: int) -> Floats:
@@ -115,51 +134,3 @@ LIMITS: Mapping[str, Callable[[Floats, tuple[int, ...], int], Floats]] = {
     "mse": _least_squares,
     "octav": _octav,
 }
-
-
-def _clip(r: Range, bits: int) -> tuple[float, float]:
-    """The share of the range with the least squared error over its histogram, rounding as a uniform quantizer does."""
-    centres = r.low + (np.arange(_BINS) + 0.5) * (r.high - r.low) / _BINS
-    best, found = np.inf, (r.low, r.high)
-    for share in _SHRINK:
-        low, high = min(r.low * share, 0.0), max(r.high * share, 0.0)
-        scale = max(high - low, 1e-30) / (2**bits - 1)
-        error = float(r.counts @ np.square(np.clip(np.rint(centres / scale) * scale, low, high) - centres))
-        if error < best:
-            best, found = error, (r.low * share, r.high * share)
-    return found
-
-
-def _tensors(model: Model, data: Dataset) -> Iterator[tuple[str, Floats]]:
-    """Every float activation of every run, by name. The plain kernels compute each tensor; delegates fuse some away."""
-    interpreter = _interpreter(model)
-    inputs = interpreter.get_input_details()
-    batch = run.batch_size(model.signature)
-    details = [
-        d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32 and d["name"] and all(d["shape"])
-    ]
-    for start in range(0, len(data) - batch + 1, batch):
-        for want, have in zip(model.signature.inputs, inputs, strict=True):
-            interpreter.set_tensor(have["index"], data.inputs[want.name][start : start + batch])
-        interpreter.invoke()
-        for d in details:
-            try:
-                values = interpreter.get_tensor(d["index"])
-            except ValueError:  # scratch memory of a kernel
-                continue
-            yield d["name"], values
-
-
-def _interpreter(model: Model) -> Any:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that keeping all tensors takes memory
-        interpreter = Interpreter(
-            model_content=model.data,
-            num_threads=1,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
-    interpreter.allocate_tensors()
-    return interpreter

@@ -68,9 +68,13 @@ def test_models_of_our_recipes_to_the_last_bit(float_model, samples, calibration
     assert all(layer.mse is not None for layer in got.layers), "each layer has a counterpart in the float model"
 
 
-@pytest.mark.parametrize(("step", "bound"), [(steps.int8_dynamic, 1e-6), (steps.int4, 1e-5)])
-def test_float_activations_with_integer_weights(float_model, samples, calibration, step, bound):
-    model = step(float_model, steps.ScaleOptions(), Context(data=calibration)).model
+@pytest.mark.parametrize(
+    ("step", "options", "bound"),
+    [(steps.int8_dynamic, steps.ScaleOptions(), 1e-6), (steps.int4, steps.Int4Options(), 1e-5)],
+    ids=["int8-dynamic", "int4"],
+)
+def test_float_activations_with_integer_weights(float_model, samples, calibration, step, options, bound):
+    model = step(float_model, options, Context(data=calibration)).model
     got = simulated(model, samples.inputs)
     np.testing.assert_allclose(got.simulated, answers(model, samples.inputs)[0], atol=bound)
 
