@@ -84,7 +84,8 @@ def test_resolve_knows_which_products_are_exact():
     assert chosen(ARM_CPU) == (True, False, False)
     assert chosen(Hardware("armv7l", frozenset())) == (True, False, False)
     assert chosen(X86_VNNI) == (False, False, False)
-    assert chosen(X86_PLAIN) == (False, True, False)
+    assert chosen(X86_PLAIN) == (False, "auto", False)
+    assert chosen(X86_PLAIN, reduce=True) == (False, True, False)
     assert chosen(X86_PLAIN, reduce=False) == (False, False, True)
     assert chosen(X86_PLAIN, exact=True) == (False, False, True)
     assert chosen(Hardware(None, frozenset())) == (True, False, True)
@@ -92,7 +93,7 @@ def test_resolve_knows_which_products_are_exact():
 
 
 def test_reduced_weights_never_saturate_sixteen_bits():
-    result = quantized(residual(), X86_PLAIN)
+    result = quantized(residual(), X86_PLAIN, reduce=True)
     weights = [onnx.numpy_helper.to_array(t) for t in onnx_model.to_proto(result.model).graph.initializer]
     largest = max(int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8 and w.ndim > 1)
     assert largest == 64
@@ -248,3 +249,87 @@ def test_a_digits_network_of_34_thousand_parameters_is_a_third():
     y = g.op("Flatten", g.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]))
     model = g.build(g.op("Gemm", y, g.weights(256, 40), g.const(np.zeros(40, np.float32))), shape=("n", 1, 8, 8))
     assert quantized(model).model.bytes <= 0.33 * model.bytes
+
+
+def test_values_that_no_sample_has_stay_float():
+    g = Graph()
+    x = g.op("Relu", g.conv("x", 3, 8))
+    far = g.op("Greater", g.op("ReduceMax", x, axes=[1, 2, 3], keepdims=0), g.const(np.float32(1e6)))
+    some = g.op("Reshape", g.op("NonZero", far), g.const(np.array([-1], np.int64)))
+    rare = g.op("Relu", g.conv(g.op("Gather", x, some, axis=0), 8, 8, name="rare"))
+    rare = g.op("ReduceSum", g.conv(rare, 8, 8, name="rarer"), g.const(np.array([0, 2, 3], np.int64)), keepdims=0)
+    y = g.op("Flatten", g.op("GlobalAveragePool", g.conv(x, 8, 8, name="usual")))
+    model = g.build(g.op("Add", g.op("Gemm", y, g.weights(8, 8), g.const(np.zeros(8, np.float32))), rare))
+    notes = {n.layer: n for n in quantized(model).notes}
+    assert notes["usual"].done
+    assert not notes["rare"].done
+    assert "holds no value on any sample" in notes["rare"].what
+    assert not notes["rarer"].done
+
+
+def test_constant_values_are_told():
+    g = Graph()
+    w = np.zeros((4, 3, 1, 1), np.float32)
+    dead = g.op("Relu", g.op("Conv", "x", g.const(w), g.const(np.full(4, -1, np.float32))))
+    model = g.build(g.conv(g.op("Concat", dead, g.op("Relu", g.conv("x", 3, 4)), axis=1), 8, 4))
+    said = [n.what for n in quantized(model).notes if "on every sample" in n.what]
+    assert said == ["is 0 on every sample: other values that occur elsewhere are clipped"]
+
+
+def test_what_only_float_operators_read_is_not_rounded_first():
+    g = Graph()
+    w = g.const((g.rng.normal(size=(16, 16)) / 4).astype(np.float32))
+    x = g.op("Add", g.op("MatMul", "x", w), g.const(g.rng.normal(size=16).astype(np.float32)))
+    x = g.op("MatMul", g.op("Erf", g.op("Reshape", x, g.const(np.array([0, 4, 16], np.int64)))), w)
+    model = g.build(x, shape=("n", 4, 16))
+    result = quantized(model)
+    ran = optimized(result.model, ARM)
+    assert ran["MatMulIntegerToFloat"] == 2
+    assert ran["QuantizeLinear"] == 2
+    assert not ran["DequantizeLinear"]
+    assert quality(model, result) > 30
+
+
+def test_a_relu_that_lets_nothing_through_stays_one():
+    g = Graph()
+    dead = g.op("Relu", g.op("Conv", "x", g.weights(4, 3, 1, 1), g.const(np.full(4, -100, np.float32))))
+    model = g.build(g.op("Add", g.conv(dead, 4, 4), g.conv("x", 3, 4)))
+    assert quality(model, quantized(model)) > 25
+
+
+def test_biases_of_channels_without_weights_are_exact():
+    g = Graph()
+    w = np.zeros((4, 3, 1, 1), np.float32)
+    flat = g.op("Conv", "x", g.const(w), g.const(np.array([1.013, -0.512, 0.257, 0], np.float32)))
+    model = g.build(g.conv(flat, 4, 4, 5))
+    assert quality(model, quantized(model, per_channel=True)) > 35
+    assert quality(model, quantized(model, per_channel=False)) > 30
+
+
+def test_constants_of_several_sums_run_with_exact_products():
+    g = Graph()
+    b = g.const(np.linspace(-1, 1, 8).astype(np.float32))
+    c = g.const(np.linspace(-1, 1, 8).astype(np.float32)[::-1].copy())
+    w = [g.const(g.rng.normal(size=(8, 8)).astype(np.float32)) for _ in range(3)]
+    x = g.op("Add", g.op("MatMul", "x", w[0]), b)
+    x = g.op("Add", g.op("MatMul", x, w[1]), c)
+    model = g.build(g.op("MatMul", x, w[2]), shape=("n", 4, 8))
+    assert quality(model, quantized(model)) > 25  # ONNX Runtime refused such a model
+
+
+def test_layer_normalization_and_gelu_of_older_opsets_are_fused_as_in_float():
+    g = Graph()
+    d = g.op("Sub", "x", g.op("ReduceMean", "x", axes=[-1]))
+    v = g.op("ReduceMean", g.op("Pow", d, g.const(np.float32(2))), axes=[-1])
+    n = g.op("Div", d, g.op("Sqrt", g.op("Add", v, g.const(np.float32(1e-5)))))
+    n = g.op("Add", g.op("Mul", n, g.const(np.ones(16, np.float32))), g.const(np.zeros(16, np.float32)))
+    w = [g.const((g.rng.normal(size=(16, 16)) / 4).astype(np.float32)) for _ in range(2)]
+    y = g.op("Add", g.op("MatMul", n, w[0]), g.const(g.rng.normal(size=16).astype(np.float32)))
+    e = g.op("Erf", g.op("Div", y, g.const(np.float32(np.sqrt(2)))))
+    y = g.op("Mul", g.op("Mul", y, g.op("Add", e, g.const(np.float32(1)))), g.const(np.float32(0.5)))
+    model = g.build(g.op("MatMul", y, w[1]), shape=("n", 4, 16))
+    result = quantized(model)
+    ran = optimized(result.model, ARM)
+    assert ran["LayerNormalization"] == ran["BiasGelu"] == 1
+    assert ran["MatMulIntegerToFloat"] == ran["QuantizeLinear"] == 2
+    assert quality(model, result) > 30

@@ -38,14 +38,20 @@ class Grid:
 
 
 def affine(low: float, high: float, signed: bool, bits: int = 8) -> Grid:
-    """The grid of 2**bits integers that spans [low, high] and 0; an empty range gets scale 1."""
+    """The grid of 2**bits integers that spans [low, high] and 0; nothing is spanned from 0 on, as a Relu."""
     first = -(2 ** (bits - 1)) if signed else 0
     last = first + 2**bits - 1
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32((high - low) / (last - first)))
     if scale < _SMALLEST:
-        return Grid(1.0, min(max(0, first), last), first, last)
+        return Grid(1.0, first, first, last)
     return Grid(scale, min(max(round(first - low / scale), first), last), first, last)
+
+
+def symmetric(low: float, high: float) -> Grid:
+    """The int8 grid with zero in its middle that spans both ends, as runtimes without zero points want it."""
+    scale = float(np.float32(max(-low, high, 0.0) / 127))
+    return Grid(scale if scale >= _SMALLEST else 1.0, 0, -128, 127)
 
 
 def fit(values: NDArray[np.float32], spans: Sequence[tuple[float, float]], signed: bool) -> Grid:

@@ -45,6 +45,7 @@ def compress(
     """
     from edgelathe.core import profile as profiles
     from edgelathe.core.errors import UserError
+    from edgelathe.fit import placing
     from edgelathe.model import io
     from edgelathe.recipes import chance, read, run
     from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
@@ -56,13 +57,20 @@ def compress(
     loaded = io.load(Path(model))
     probe = shell.probe(device or "local") if device or not profile else None
     chosen = profiles.choose(profile, probe)
-    resolved = ready(
-        wanted, loaded, profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe), where
-    )
+    hardware, session = profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe)
+    open_choice = probe is not None and placing.asked(wanted)
+    plain = placing.filled(wanted, "none") if open_choice else wanted
+    resolved = ready(plain, loaded, hardware, session, where)
     calib = calibration(data, resolved, loaded, where)
     for warning in calib.warnings if calib else ():
         shell.say(f"note: {warning}")
     with shell.progress() as bar:
+        if open_choice and calib is not None:
+            bar.start("timing patterns on the device")
+            with shell.device(device or "local") as opened:
+                scene = placing.Scene(opened, loaded, calib, hardware, session)
+                wanted = placing.Placing(scene, None, shell.say, bar.move)(wanted)
+            resolved = ready(wanted, loaded, hardware, session, where)
         built = run.run(resolved, loaded, calib, where, bar.start, explain=explain)
         warning = "" if explain else chance.warning(loaded, built, calib)
     if warning:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from edgelathe.core.device import Probe, Target
+    from edgelathe.device.open import Device
     from edgelathe.store.store import Store
 
 
@@ -83,13 +84,17 @@ class Shell:
 
         return resolve(device, {t.name: t for t in store.devices()}, ssh_config=self.ssh_config)
 
-    def probe(self, device: str) -> Probe:
-        """What the named device answers about itself."""
+    def device(self, device: str) -> Device:
+        """The named device, opened."""
         from edgelathe.device.open import open_device
 
         with self.store() as store:
             target = self.target(device, store)
-        with open_device(target, ssh_config=self.ssh_config) as opened:
+        return open_device(target, ssh_config=self.ssh_config)
+
+    def probe(self, device: str) -> Probe:
+        """What the named device answers about itself."""
+        with self.device(device) as opened:
             return opened.probe
 
 

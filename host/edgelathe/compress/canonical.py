@@ -63,6 +63,8 @@ def _global_mean(node: ir.Node, names: Names) -> None:
     if sorted(a % axis_count for a in axes) != list(range(2, axis_count)):
         return
     keeps = number(node, "keepdims", 1)
+    if keeps and axis_count == 3 and _is_of_norm(node):
+        return
     node.attributes.clear()
     node.resize_inputs(1)
     node.op_type = "GlobalAveragePool"
@@ -72,7 +74,16 @@ def _global_mean(node: ir.Node, names: Names) -> None:
     flat = ir.node("Reshape", [output, constant(graph, np.array([0, -1], np.int64), names())], name=names())
     flat.outputs[0].name = names()
     graph.insert_after(node, flat)
-    _take_over(output, flat)
+    take_over(output, flat)
+
+
+def _is_of_norm(node: ir.Node) -> bool:
+    """Whether this mean, or mean of squares, is part of a layer normalization, which ONNX Runtime fuses as it is."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    squares = source is not None and (
+        source.op_type == "Pow" or (source.op_type == "Mul" and source.inputs[0] is source.inputs[1])
+    )
+    return squares or any(u.node.op_type == "Sub" for u in node.outputs[0].uses())
 
 
 def _is_head(node: ir.Node) -> bool:
@@ -115,10 +126,10 @@ def _head_as_gemm(node: ir.Node, names: Names) -> None:
     graph.insert_before(node, flat)
     node.replace_input_with(0, flat.outputs[0])
     graph.insert_after(node, back)
-    _take_over(node.outputs[0], back)
+    take_over(node.outputs[0], back)
 
 
-def _take_over(value: ir.Value, node: ir.Node) -> None:
+def take_over(value: ir.Value, node: ir.Node) -> None:
     """Let everything that read `value` read the output of `node`, which goes on reading `value`."""
     graph, output = graph_of(node), node.outputs[0]
     if value.is_graph_output():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgelathe.calibrate import scales
-from edgelathe.compress import grids, opset, qdq, qplan, qweights, rounding
+from edgelathe.compress import grids, opset, placement, qdq, qplan, qweights, rounding, saturation
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 _X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
+_TENSOR_CORE = 16  # rows and columns of int8 that it multiplies at once
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ class Options:
     correct: bool = option(True, "take the mean error of rounded weights out of the biases")
     equalize: str = option("auto", "rescale channels that differ first", choices=("auto", "always", "never"))
     signed: bool | None = option(None, "int8 activations, else uint8")
-    reduce: bool | None = option(None, "7-bit weights, for CPUs that add two products in 16 bits")
+    symmetric: bool | None = option(None, "int8 activations without zero points, biases in float: as TensorRT wants it")
+    reduce: bool | str | None = option(
+        None,
+        "less range for weights, for CPUs that add two products in 16 bits; auto: where they could saturate",
+        choices=(True, False, "auto"),
+    )
     exact: bool | None = option(None, "ask ONNX Runtime for integer products without 16-bit sums (x86)")
     weights: int = option(8, "bits of the weights", choices=(8, 7, 6, 5, 4, 3, 2))
     depthwise: int = option(8, "bits of the weights of depthwise layers, at least", choices=(8, 7, 6, 5, 4, 3, 2))
@@ -49,6 +55,12 @@ class Options:
         "auto", "how weights are rounded; auto: second-order below 8 bits", choices=("auto", "nearest", "second-order")
     )
     activations: int = option(8, "bits of the activations", choices=(8,))
+    in_float: str | None = option(
+        None,
+        "patterns that stay in float, as first/add; measured: as the device is faster "
+        f"(of {placement.NONE}, {placement.MEASURED}, {', '.join(placement.PATTERNS)})",
+    )
+    narrowest: int | None = option(None, "products of fewer inputs or outputs stay float (Gemm, MatMul)", low=1)
 
 
 def is_narrow_x86(hardware: Hardware) -> bool:
@@ -60,16 +72,29 @@ def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices.
 
     Arm multiplies int8 by int8 exactly. x86 multiplies uint8 by int8: exactly with VNNI, without it two products are
-    added in saturating 16 bits, which weights within -64..64 never reach (255 * 64 * 2 < 2**15). Where the machine is
-    not known the signed form runs everywhere, with exact products asked for.
+    added in saturating 16 bits: a channel gives up as much range as its own worst pair asks for. Where the machine is
+    not known the signed form runs everywhere, with exact products asked for. Tensor cores multiply blocks of 16;
+    TensorRT takes neither zero points nor integer biases.
+
+    Raises UserError for `in_float` that names no pattern, or is still to be measured.
     """
     narrow = is_narrow_x86(hardware)
-    signed = hardware.machine not in _X86 if options.signed is None else options.signed
+    cores = "tensor-cores" in hardware.features
+    symmetric = cores if options.symmetric is None else options.symmetric
+    signed = options.signed
+    if signed is None or symmetric:
+        signed = symmetric or hardware.machine not in _X86
     exact = options.exact
-    reduce = narrow and not exact if options.reduce is None else options.reduce
+    reduce = options.reduce
+    if reduce is None:
+        reduce = "auto" if narrow and not exact else False
     if exact is None:
         exact = not reduce and (narrow or hardware.machine is None)
-    return replace(options, signed=signed, reduce=reduce, exact=exact)
+    kept = placement.text(placement.parse(options.in_float or placement.NONE, "int8: in_float"))
+    least = options.narrowest or (_TENSOR_CORE if cores else 1)
+    return replace(
+        options, signed=signed, symmetric=symmetric, reduce=reduce, exact=exact, in_float=kept, narrowest=least
+    )  # fmt: skip
 
 
 def apply(model: Model, options: Options, context: Context) -> Applied:
@@ -88,24 +113,53 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     names = Names(graph)
     canonical(graph, names)
     notes += balance(graph, names, options.equalize, context.overrides)
-    plan = qplan.plan(graph, lambda node: not skips(node, context.overrides))
-    skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
-    if not plan.weights:
-        return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
-    found = grids.calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
+    refusal = Refusal(graph, options, context)
+    found: Calibrated | None = None
+    while found is None or found.never:
+        plan = qplan.plan(graph, refusal)
+        skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
+        if not plan.weights:
+            return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
+        found = grids.calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
+        refusal.never |= found.never
+    notes += tuple(_constant(plan, found))
+    twin = onnx_model.from_ir(graph_model, model.name)
     notes += _write(graph_model, names, plan, found, options, context)
     qdq.finish(graph_model, names)
     config = {"session.x64quantprecision": "1"} if options.exact else {}
-    return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config)
+    return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config, twin)
+
+
+class Refusal:
+    """Why a node may not become integer, "" where it may; `never`: names of values that no sample has."""
+
+    def __init__(self, graph: ir.Graph, options: Options, context: Context) -> None:
+        self._kept = placement.kept(graph, placement.parse(options.in_float or placement.NONE, "int8: in_float"))
+        self._least, self._overrides = options.narrowest or 1, context.overrides
+        self.never: frozenset[str] = frozenset()
+
+    def __call__(self, node: ir.Node) -> str:
+        """The reason, or ""."""
+        if skips(node, self._overrides):
+            return "skipped by the recipe"
+        if node in self._kept:
+            return self._kept[node]
+        absent = next((v.name for v in (*node.inputs, *node.outputs) if v is not None and v.name in self.never), None)
+        if absent is not None:
+            return f"'{absent}' holds no value on any sample"
+        size = qplan.product_size(node)
+        if size is not None and min(size) < self._least:
+            return f"a product of {size[0]} inputs and {size[1]} outputs is too narrow for the integer kernel"
+        return ""
 
 
 def _write(
     model: ir.Model, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
 ) -> tuple[Note, ...]:
     """Write integer weights and values, and drop the clamps that the grids do."""
-    graph, writer = model.graph, qdq.Writer(model.graph, names)
+    graph, writer = model.graph, qdq.Writer(model.graph, names, symmetric=bool(options.symmetric))
     own = {n: options_for(options, n, context.overrides) or options for n in plan.weights}
-    levels = {n: Levels.of(_bits(n, own[n]), reduce=bool(own[n].reduce)) for n in plan.weights}
+    levels = {n: _levels(n, own[n]) for n in plan.weights}
     sizes = {n: array(n.inputs[1]).size for n in plan.weights}  # type: ignore[union-attr]  # constant, by the plan
     learned = [n for n in plan.weights if _is_learned(own[n])]
     before = onnx_model.to_ir(onnx_model.from_ir(model, "float"))
@@ -115,14 +169,16 @@ def _write(
         rounding.Job(n, twins[n], levels[n], found.grid[n.inputs[0]].scale, per_channel=own[n].per_channel)  # type: ignore[index]  # a layer has an input
         for n in learned
     ]
-    for node in plan.weights:
-        if node not in learned:
-            _write_nearest(writer, node, found, own[node], levels[node])
+    narrowed = {
+        node: _write_nearest(writer, node, found, own[node], levels[node])
+        for node in plan.weights
+        if node not in learned
+    }
     _write_values(graph, writer, plan, found, options)
     assert context.data is not None
     for job, stored in rounding.walk(model, before, jobs, context.data, context.seed):
         writer.weights(job.node, stored, job.input_scale)
-    return (*_notes(plan, own, levels), *_average(sizes, levels))
+    return (*_notes(plan, own, levels, narrowed), *_average(sizes, levels))
 
 
 def _is_learned(options: Options) -> bool:
@@ -140,17 +196,49 @@ def _is_depthwise(node: ir.Node) -> bool:
     return node.op_type == "Conv" and w is not None and w.shape[1] == 1 and number(node, "group", 1) > 1
 
 
-def _write_nearest(writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options, levels: Levels) -> None:
-    source = node.inputs[0]
+def _levels(node: ir.Node, options: Options) -> Levels:
+    """What its weights may be. Rounded to nearest, `reduce=auto` takes range from single outputs only."""
+    w = array(node.inputs[1])
+    assert w is not None
+    learned = _is_learned(options) and saturation.pairs_up(node, w)
+    return Levels.of(_bits(node, options), reduce=options.reduce is True or (options.reduce == "auto" and learned))
+
+
+def _write_nearest(
+    writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options, levels: Levels
+) -> tuple[int, int]:
+    """Gives how many outputs of how many gave up range."""
+    source, w = node.inputs[0], array(node.inputs[1])
     assert source is not None
+    assert w is not None
     scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
-    writer.weights(node, qweights.store(node, scale, mean, levels, per_channel=own.per_channel), scale)
+    pairs = own.reduce == "auto" and saturation.pairs_up(node, w)
+    stored = qweights.store(node, scale, mean, levels, per_channel=own.per_channel, pairs=pairs)
+    writer.weights(node, stored, scale)
+    return stored.narrowed, w.shape[qweights.channel_axis(node)]
 
 
-def _notes(plan: Plan, own: Mapping[ir.Node, Options], levels: Mapping[ir.Node, Levels]) -> Iterator[Note]:
+def _notes(
+    plan: Plan,
+    own: Mapping[ir.Node, Options],
+    levels: Mapping[ir.Node, Levels],
+    narrowed: Mapping[ir.Node, tuple[int, int]],
+) -> Iterator[Note]:
     for node in plan.weights:
         text = f"int{levels[node].bits}, {'a scale per channel' if own[node].per_channel else 'one scale'}"
-        yield Note(layer(node), True, f"{text}, second-order" if _is_learned(own[node]) else text)
+        if _is_learned(own[node]):
+            text += ", second-order"
+        some, of = narrowed.get(node, (0, 0))
+        if some:
+            text += f", less range for {some} of {of} outputs: two products would leave 16 bits"
+        yield Note(layer(node), True, text)
+
+
+def _constant(plan: Plan, found: Calibrated) -> Iterator[Note]:
+    """Values that the samples say nothing of but one number: where others occur they are clipped to it."""
+    for name in sorted({str(root.name) for root in plan.grid.values()} & set(found.constant)):
+        what = f"is {found.constant[name]:g} on every sample: other values that occur elsewhere are clipped"
+        yield Note(name, False, what)
 
 
 def _average(sizes: Mapping[ir.Node, int], levels: Mapping[ir.Node, Levels]) -> tuple[Note, ...]:
@@ -172,7 +260,7 @@ def _write_values(graph: ir.Graph, writer: qdq.Writer, plan: Plan, found: Calibr
     for value in order:
         producer = value.producer()
         writer.value(value, found.grid[value], None if producer in integer else integer)
-    for node in plan.clamps:
+    for node in () if options.symmetric else plan.clamps:  # a grid around zero does not end where they do
         assert node.inputs[0] is not None
         bypass(node, node.inputs[0])
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.calibrate.scales import Grid, affine
-from edgelathe.compress.graph import Names, array, constant
+from edgelathe.calibrate.scales import Grid, affine, symmetric
+from edgelathe.compress.graph import Names, array, constant, set_constant
 from edgelathe.compress.packed import Packer
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ _LONG = 40  # characters; longer names of inner tensors (exporters join whole pa
 class Writer:
     """Adds nodes to one graph; equal scales and zero points are one initializer."""
 
-    def __init__(self, graph: ir.Graph, names: Names) -> None:
-        self._graph, self._names = graph, names
+    def __init__(self, graph: ir.Graph, names: Names, *, symmetric: bool = False) -> None:
+        """`symmetric`: no zero points, and biases stay float."""
+        self._graph, self._names, self._symmetric = graph, names, symmetric
         self._shared: dict[tuple[Any, ...], ir.Value] = {}
         self._packer = Packer(graph, names)
 
@@ -53,14 +54,21 @@ class Writer:
         self._constant(node, 1, stored.weights, [self._share(stored.scale), zero], stored.axis, stored.bits)
         if stored.bias is not None:
             scale = np.broadcast_to(stored.scale * np.float32(input_scale), stored.bias.shape)
+            if self._symmetric:
+                set_constant(node, 2, (stored.bias * scale).astype(np.float32), self._names)
+                return
             self._constant(node, 2, stored.bias, [self._share(scale.astype(np.float32))], 0)
 
     def operand(self, node: ir.Node, index: int, signed: bool) -> None:
         """Store a constant operand of a layer without weights, with one scale."""
         data = array(node.inputs[index])
         assert data is not None
-        grid = affine(float(data.min()), float(data.max()), signed)
-        self._constant(node, index, grid.store(data), self._parameters(grid), None)
+        low, high = float(data.min()), float(data.max())
+        grid = symmetric(low, high) if self._symmetric else affine(low, high, signed)
+        # Asked for exact products on x86, ONNX Runtime makes int8 constants uint8, and fails on shared zeros.
+        scale, shared = self._parameters(grid)
+        zero = constant(self._graph, np.asarray(array(shared)), self._names())
+        self._constant(node, index, grid.store(data), [scale, zero], None)
 
     def _constant(
         self,

@@ -6,6 +6,7 @@ it. What comes after the last layer with weights stays float: nothing is gained 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,16 @@ import numpy as np
 from edgelathe.compress.graph import array, number, scalar, standard_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     import onnx_ir as ir
 
 # Operators by what their integer form does. ONNX Runtime fuses each between DequantizeLinear and QuantizeLinear.
 WEIGHTS = frozenset(("Conv", "Gemm", "MatMul"))
+PRODUCTS = frozenset(("Gemm", "MatMul"))  # whose integer kernels can give float
 MATH = frozenset(("Add", "Mul", "MatMul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid", "LeakyRelu"))
+POINTWISE = frozenset(("Add", "Mul", "Sigmoid", "LeakyRelu"))
+_INTEGER_ENDS = frozenset(("Conv", "AveragePool", "GlobalAveragePool", "Concat"))  # small, or without a form to float
 MOVES = frozenset(
     (
         "MaxPool",
@@ -58,21 +62,22 @@ class Plan:
     why: dict[ir.Node, str] = field(default_factory=dict)
 
 
-def plan(graph: ir.Graph, allowed: Callable[[ir.Node], bool]) -> Plan:
-    """Decide for every node; `allowed` says whether the recipe lets a node be changed."""
+def plan(graph: ir.Graph, refusal: Callable[[ir.Node], str]) -> Plan:
+    """Decide for every node; `refusal` gives the reason why a node may not become integer, "" where it may."""
     nodes, out = list(standard_nodes(graph)), Plan()
     kinds: dict[ir.Node, str] = {}
     for node in nodes:
         kind, why = _kind(node)
-        if kind == "weights" and not allowed(node):
-            kind, why = "", "skipped by the recipe"
+        if kind and (reason := refusal(node)):
+            kind, why = "", reason if kind == "weights" else ""
         if why:
             out.why[node] = why
-        if kind and (kind == "weights" or allowed(node)):
+        if kind:
             kinds[node] = kind
     leads, wanted = _backwards(nodes, kinds)
     for node in nodes:
         _forwards(node, kinds.get(node, ""), leads, wanted, out)
+    _trim(nodes, out)
     return out
 
 
@@ -176,7 +181,7 @@ def _forwards(node: ir.Node, kind: str, leads: set[ir.Node], wanted: set[ir.Valu
         # A product without a grid behind it gives float directly; a convolution has no such kernel.
         if node.op_type == "Conv" or node in leads:
             _store(node, out)
-    elif kind == "math" and node in leads and any(v in stored for v in data):
+    elif kind == "math" and node in leads and any(v in stored for v in data) and not _mostly_float(node, data, stored):
         for value in data:
             stored.setdefault(value, value)
         out.others.append(node)
@@ -191,6 +196,72 @@ def _forwards(node: ir.Node, kind: str, leads: set[ir.Node], wanted: set[ir.Valu
         if _only_reader(data[0]):
             del stored[data[0]]
         _store(node, out)
+
+
+def _mostly_float(node: ir.Node, data: list[ir.Value], stored: Container[ir.Value]) -> bool:
+    """Whether a sum or product joins stored values with as many in float, which would be stored for it alone."""
+    if node.op_type not in POINTWISE:
+        return False
+    real, whole = ([_size(v) for v in data if (v in stored) == there] for there in (False, True))
+    known = [n for n in (*real, *whole) if n is not None]
+    return bool(real) and len(known) == len(data) and max(known[: len(real)]) >= max(known[len(real) :])
+
+
+def _size(value: ir.Value) -> int | None:
+    """Values of one sample; None where an axis but the first is not known."""
+    lengths = [n for n in list(value.shape or ())[1:] if isinstance(n, int)]
+    return math.prod(lengths) if value.shape is not None and len(lengths) == len(value.shape) - 1 else None
+
+
+def _trim(nodes: list[ir.Node], out: Plan) -> None:
+    """Let float begin where nothing integer follows: products give it unrounded, the rest costs no more in it."""
+    integer = {*out.weights, *out.others, *out.clamps}
+    for node in reversed(nodes):
+        if node not in integer or any(u.node in integer for o in node.outputs for u in o.uses()):
+            continue
+        if node.op_type in PRODUCTS:
+            out.grid.pop(node.outputs[0], None)
+        elif _ends_in_float(node, integer):
+            integer.discard(node)
+            for value in (*node.outputs, *node.inputs):
+                if value is not None and not _needed(value, integer):
+                    out.grid.pop(value, None)
+    out.others = [n for n in out.others if n in integer]
+    out.clamps = [n for n in out.clamps if n in integer]
+
+
+def _ends_in_float(node: ir.Node, integer: set[ir.Node]) -> bool:
+    """Whether a node that only float nodes read is float itself."""
+    if node.op_type in _INTEGER_ENDS:  # unless what it reads has to be made float for others anyway
+        return node.op_type != "Conv" and all(
+            any(u.node not in integer for u in v.uses()) for v in node.inputs if v is not None and array(v) is None
+        )
+    return node.op_type in POINTWISE or (node.op_type in MOVES | CLAMPS and _origin(node) not in _INTEGER_ENDS)
+
+
+def _needed(value: ir.Value, integer: set[ir.Node]) -> bool:
+    """Whether an integer node makes or reads the value."""
+    return value.producer() in integer or any(u.node in integer for u in value.uses())
+
+
+def _origin(node: ir.Node) -> str:
+    """The operator that made what these moves and clamps pass on."""
+    at: ir.Node | None = node
+    while at is not None and at.op_type in MOVES | CLAMPS:
+        at = at.inputs[0].producer() if at.inputs[0] is not None else None
+    return at.op_type if at is not None else ""
+
+
+def product_size(node: ir.Node) -> tuple[int, int] | None:
+    """Inputs and outputs of a Gemm or MatMul, K and N; None where they are not known, and for other nodes."""
+    if node.op_type not in PRODUCTS or node.inputs[1] is None:
+        return None
+    w = array(node.inputs[1])
+    shape = list(w.shape) if w is not None else list(node.inputs[1].shape or ())
+    if len(shape) < 2 or not all(isinstance(n, int) for n in shape[-2:]):
+        return None
+    k, n = shape[-2:]
+    return (int(n), int(k)) if number(node, "transB", 0) else (int(k), int(n))  # type: ignore[arg-type]  # ints, as seen
 
 
 def _store(node: ir.Node, out: Plan) -> None:

@@ -30,11 +30,14 @@ class Applied:
     """The new model and a note per layer that the step looked at.
 
     `config` holds runtime session entries that the new model wants (ONNX Runtime's names and values).
+    `twin`: the float model in the very form that was quantized, channels rescaled and operators rewritten, so that its
+    layers make what those of `model` make but for rounding; None: that is the model which the step was given.
     """
 
     model: Model
     notes: tuple[Note, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
+    twin: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ class Context:
         overrides: per-layer options of the recipe, `{layer name or glob: {option: value}}`; `skip = true` leaves the
             layer as it is.
         seed: of every random choice, so that a recipe replays.
+        reference: the model that the recipe began with; None where the step is run on its own.
+        twin: the float form that the model was quantized from (`Applied.twin`); None where nothing was quantized yet.
     """
 
     data: Dataset | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
+    reference: Model | None = None
+    twin: Model | None = None
 
 
 def option(
@@ -88,6 +95,7 @@ class StepSpec:
         resolve: fills open choices (None) from the hardware.
         ops: operators whose layers the step can change, by the format's names; shown by `inspect`.
         final: the result takes no further step that changes weights (integer models).
+        corrects: it corrects what steps before it did, and may follow a final one.
     """
 
     text: str
@@ -98,3 +106,4 @@ class StepSpec:
     resolve: Callable[[Any, Hardware], Any] = keep
     ops: frozenset[str] = frozenset()
     final: bool = False
+    corrects: bool = False

@@ -19,6 +19,7 @@ from edgelathe.core.recipe import to_toml
 from edgelathe.device.errors import ModelFailure
 from edgelathe.device.open import Device, open_device
 from edgelathe.device.tune import quiet
+from edgelathe.fit import placing
 from edgelathe.fit.job import Job
 from edgelathe.fit.loop import Loop, Timing
 from edgelathe.fit.plan import Plan, plans
@@ -35,6 +36,9 @@ from edgelathe.report.write import check_folder
 
 if TYPE_CHECKING:
     from edgelathe.store.store import Store
+
+
+_IN_FLOAT = "in_float.txt"  # of a run in the store: the patterns that were measured to be faster in float
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,29 @@ class _Scene:
     session: SessionOptions
     plans: list[Plan]
     remarks: tuple[str, ...]
+    in_float: str | None
 
     @classmethod
-    def of(cls, checked: Setup, device: Device, say: Callable[[str], None]) -> _Scene:
-        """Raises UserError where the device has no runtime for the model, no meter, or the profile no recipe."""
+    def of(cls, checked: Setup, device: Device, kept: str | None, listen: Listener) -> _Scene:
+        """`kept`: what was measured for `in_float` when the run began.
+
+        Raises UserError where the device has no runtime for the model, no meter, or the profile no recipe.
+        """
         job, format = checked.job, checked.model.format
         if checked.asked.about("energy"):
             sensors_of(device.probe, job.rail, job.meter)
         profile = profiles.choose(job.profile, device.probe)
         session = choose_session(profile, format, device.probe, job.threads)
-        todo = plans(checked, profile, profiles.hardware(profile, device.probe), session, say)
+        hardware = profiles.hardware(profile, device.probe)
+        scene = placing.Scene(
+            device, checked.model, checked.calib, hardware, session, job.require_provider, job.seed
+        )  # fmt: skip
+        place = placing.Placing(scene, kept, listen.say, listen.tick)
+        todo = plans(checked, profile, hardware, session, listen.say, place)
         if not todo:
             raise UserError(f"profile '{profile.name}'", f"has no recipe for {format} models", "give one with --recipe")
-        return cls(checked, device, profile, session, todo, remarks(profile, format, device.probe))
+        said = remarks(profile, format, device.probe)
+        return cls(checked, device, profile, session, todo, said, place.chosen)
 
 
 def _perform(
@@ -117,13 +131,16 @@ def _perform(
     with open_device(target, ssh_config=ssh_config) as device:
         device.client.progress = listen.say  # building an engine takes minutes
         device.call_seconds = checked.call_seconds
-        scene = _Scene.of(checked, device, listen.say)
+        kept = store.file(run, _IN_FLOAT) if run is not None else None
+        scene = _Scene.of(checked, device, kept.decode() if kept else None, listen)
         for text in scene.remarks:
             listen.say(f"warning: {text}")
         basis = _basis(checked, device.probe, scene.plans)
         if run is None:
             about = {"model": job.model, "model_sha256": model.sha256, "device": target.name}
             run = store.create_run({**about, "job": job.to_json(), "basis": basis})
+            if scene.in_float is not None:  # measured again it might be another, and the run not be resumed
+                store.save_file(run, _IN_FLOAT, scene.in_float.encode())
         else:
             _check_basis(run, store.run(run).job["basis"], basis)
         quietly = quiet(device, listen.say, wanted=job.tune)

@@ -24,18 +24,25 @@ class Plan:
 
 
 def plans(
-    setup: Setup, profile: Profile, hardware: Hardware, session: SessionOptions, tell: Callable[[str], None]
+    setup: Setup,
+    profile: Profile,
+    hardware: Hardware,
+    session: SessionOptions,
+    tell: Callable[[str], None],
+    place: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> list[Plan]:
     """The candidates in the order of measuring; the same job on the same device gives the same.
 
     A recipe of the user's that does not fit the model is an error; one of the profile's is left out, and told of.
+    `place` fills in what only the device can tell.
     """
     wanted = [(text, recipe, True) for text, recipe in setup.recipes]
     wanted += [(text, read.read(text), False) for text in profile.recipes.get(setup.model.format, ())]
     out: list[Plan] = []
     seen: set[str] = set()
-    for text, recipe, asked in wanted:
+    for text, written, asked in wanted:
         try:
+            recipe = place(written)
             resolved = ready(recipe, setup.model, hardware, session, read.where(text))
         except UserError as e:
             if asked:

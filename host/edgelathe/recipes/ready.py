@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelathe.calibrate import synthetic
-from edgelathe.core import dataset
+from edgelathe.core import dataset, profile_types
 from edgelathe.core import profile as profiles
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import Probe, SessionOptions
@@ -21,6 +21,7 @@ from edgelathe.recipes.resolve import check_layers, needs_data, resolve
 from edgelathe.recipes.run import Built
 
 _SESSION = ("runtime", "provider", "threads")
+_GPU = ("CUDA", "Tensorrt", "TensorRT", "NvTensorRT")  # beginnings of providers that run on tensor cores
 
 
 def choose_session(profile: Profile, format: Format, probe: Probe | None, threads: int | None = None) -> SessionOptions:
@@ -53,9 +54,16 @@ def remarks(profile: Profile, format: Format, probe: Probe) -> tuple[str, ...]:
 
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
     """The recipe resolved for `model` and `hardware`; a session that it already names stays. Raises UserError."""
-    resolved = resolve(recipe, model.format, hardware, where)
+    resolved = resolve(recipe, model.format, used(hardware, session), where)
     check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))
+
+
+def used(hardware: Hardware, session: SessionOptions) -> Hardware:
+    """The hardware as a session sees it: what a GPU has does not count where the CPU runs the model."""
+    if session.provider.startswith(_GPU):
+        return hardware
+    return replace(hardware, features=hardware.features - profile_types.GPU_FEATURES)
 
 
 def to_table(session: SessionOptions) -> dict[str, str | int]:
@@ -98,8 +106,6 @@ def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> D
     """
     if path is None:
         step = needs_data(recipe, model.format, where)
-        if step and model.format != "onnx":
-            raise UserError(f"{where}: {step}", "needs calibration data", "give them with --data")
         return synthetic.make(model) if step else None
     data = dataset.load(path)
     if recipe.holdout:
