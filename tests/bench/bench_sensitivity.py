@@ -82,4 +82,4 @@ def test_against_whole_models(case):
     for name in list(ways)[1:4]:  # the same answers, to the last sample but one
         assert all(abs(values[name][k] - v) <= 0.0011 for k, v in values[first].items())
     one = statistics.median(a / b for a, b in zip(cpu[first], cpu["partial, 1 thread"], strict=True))
-    assert one > 1.5  # the work that is left out: about half of each whole pass
+    assert one > 2  # what is left out: half of each whole pass, and samples whose answers cannot turn

@@ -187,7 +187,7 @@ def _together(drop: float, db: float, size: int) -> dict[str, Any]:
 
 
 def _width(bits: int, db: float, drop: float, size: int) -> dict[str, Any]:
-    more = {"activations": None, "hidden_db": db + 4, "weights_db": 41.0, "n": 540}
+    more = {"activations": None, "hidden_db": db + 4, "weights_db": 41.0, "n": 540, "sampled": 128}
     return {"bits": bits, **_together(drop, db, size), **more}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.compress import partial
+from edgelathe.compress import partial, screening
 from edgelathe.core.errors import UserError
 from edgelathe.model import cut_onnx
 
@@ -60,10 +60,14 @@ class Error:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a changed model gives on some samples: its first output [n, ...], and errors by name, chunk by chunk."""
+    """What a changed model gives on some samples: its first output [n, ...], and errors by name, chunk by chunk.
+
+    `gain`: the most that a class gained on the float model's answer (`screening`); 0 where there are no classes.
+    """
 
     first: NDArray[Any]
     errors: Mapping[str, tuple[Error, ...]]
+    gain: float = 0.0
 
     def db(self, names: Sequence[str]) -> float | None:
         """The worst of these values; None for none."""
@@ -171,17 +175,32 @@ class Float:
 
     def answer(self, at: int, got: Mapping[str, NDArray[Any]]) -> Answer:
         """Values of one chunk against the float model's, which are known; those that are not given are equal."""
-        want, n, first = self.values[at], self.chunks.count(at), self.proto.graph.output[0].name
+        want, n = self.values[at], self.chunks.count(at)
         assert want is not None
         have = {**want, **got}
+        return self.compared(want, have, n)
+
+    def compared(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Answer:
+        """The first n samples of a changed model's values against the float model's."""
         errors = {k: (Error.of(want[k][:n], have[k][:n]),) for k in (*self.outputs, *self.hidden)}
-        return Answer(have[first][:n], errors)
+        scores = self.scores
+        gain = screening.gain(want[scores][:n], have[scores][:n]) if scores else 0.0
+        return Answer(have[self.names[0]][:n], errors, gain)
+
+    @property
+    def scores(self) -> str | None:
+        """The value that tells classes, and by how much: the only output, [n, classes], or what its Softmax reads."""
+        known = self.values[0]
+        if known is None or len(self.outputs) != 1 or len(self.hidden) > 1 or len(self.names) - len(self.hidden) > 1:
+            return None
+        name = self.hidden[0] if self.hidden else self.outputs[0]
+        return name if known[name].ndim == 2 and known[name].shape[1] > 1 else None
 
 
 def joined(parts: Sequence[Answer]) -> Answer:
     """One answer from those on parts of the samples."""
     errors = {n: tuple(e for p in parts for e in p.errors[n]) for n in parts[0].errors}
-    return Answer(np.concatenate([p.first for p in parts]), errors)
+    return Answer(np.concatenate([p.first for p in parts]), errors, max(p.gain for p in parts))
 
 
 def whole(of: Float, change: Change) -> Answer:
@@ -228,12 +247,16 @@ def channel_mean(layer: Weighted, source: NDArray[Any]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One change of one layer: all that hangs on the layer, and the number of the change among its others."""
+    """One change of one layer: all that hangs on the layer, and the number of the change among its others.
+
+    `rows`: which samples of the block are run, the others answer as the float model does; None: all.
+    """
 
     layer: Weighted
     cut: Suffix
     number: int
     change: Change
+    rows: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,12 +295,39 @@ class Block:
         """The same for the changes of one layer, by their numbers."""
         return dict(zip(changes, self.settle([Job(layer, at, i, c) for i, c in changes.items()]), strict=True))
 
-    def _settled(self, job: Job) -> Answer:
+    def known(self, name: str) -> NDArray[Any]:
+        """One output of the float model, or hidden value, on the block's samples [n, ...]."""
+        parts = [(self.of.values[at] or {})[name][: self.of.chunks.count(at)] for at in self.which]
+        return np.concatenate(parts)
+
+    def _some(self, job: Job, rows: NDArray[np.intp]) -> Answer:
+        """The answer where only some samples are run, in chunks filled up with copies."""
+        want, size = {k: self.known(k) for k in self.of.names}, self.of.chunks.size
+        some, run = {k: v[rows] for k, v in want.items()}, self._run(job) if len(rows) else _nothing
+        parts: list[Sequence[NDArray[Any]]] = []
+        read = {*job.cut.boundary, *([job.layer.source] if job.change.source else [])}
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            places = [divmod(int(r), size) for r in np.resize(chosen, size)]
+            values = {k: np.stack([self.values[chunk][k][i] for chunk, i in places]) for k in read}
+            parts.append([v[: len(chosen)] for v in run(_inputs(job, values))])
+        got = dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=bool(parts)))
+        found = self.of.compared(some, some | got, len(rows))
+        first = want[self.of.names[0]]
+        first[rows] = found.first
+        return Answer(first, found.errors, found.gain)
+
+    def _run(self, job: Job) -> Run:
         key = job.layer.name, job.number
         run = self.open.get(key) or self._session(job)
         if self.keep:
             self.open[key] = run
-        parts = []
+        return run
+
+    def _settled(self, job: Job) -> Answer:
+        if job.rows is not None:
+            return self._some(job, job.rows)
+        run, parts = self._run(job), []
         for chunk, values in zip(self.which, self.values, strict=True):
             got = run(_inputs(job, values))
             parts.append(self.of.answer(chunk, dict(zip(job.cut.outputs, got, strict=True))))
@@ -293,10 +343,12 @@ class Block:
         return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{job.layer.name}' on")
 
 
-def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> Iterator[Block]:
+def blocks(
+    of: Float, cuts: Mapping[str, Suffix], most: int | None = None, *, begin: int | None = None
+) -> Iterator[Block]:
     """All that the suffixes start from, for as many samples at a time as `BLOCK_BYTES` hold, one chunk at least.
 
-    One pass of the float model gives these and its outputs. `most`: samples a block holds at most.
+    One pass of the float model gives these and its outputs. `most`: samples a block holds at most, `begin`: the first.
     """
     graph, chunks = of.proto.graph, of.chunks
     given = {i.name for i in graph.input}
@@ -318,12 +370,8 @@ def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> It
     start = 0
     while start < len(chunks):
         first = captured(start)
-        count = max(
-            1,
-            min(
-                BLOCK_BYTES // sum(a.nbytes for a in first.values()), (most or len(chunks) * chunks.size) // chunks.size
-            ),
-        )
+        limit = (most if start else begin or most) or len(chunks) * chunks.size
+        count = max(1, min(BLOCK_BYTES // sum(a.nbytes for a in first.values()), limit // chunks.size))
         which = range(start, min(start + count, len(chunks)))
         held = heavy + len(cuts) * sum(a.nbytes for a in first.values())  # a session keeps what it computed with
         keep = which.stop - which.start < len(chunks) and held <= SESSION_BYTES
@@ -332,6 +380,11 @@ def blocks(of: Float, cuts: Mapping[str, Suffix], most: int | None = None) -> It
 
 
 _ROUNDED = "layer:input:rounded"
+
+
+def _nothing(_: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """A suffix that no sample is run through."""
+    return []
 
 
 def _inputs(job: Job, values: Arrays) -> Arrays:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.calibrate import scales
-from edgelathe.compress import partial, passes, weighted
+from edgelathe.compress import partial, passes, screening, weighted
 from edgelathe.compress.fold import fold
 from edgelathe.compress.graph import array, refuse_quantized
 from edgelathe.compress.passes import Answer, Change, Error, Float, Job
+from edgelathe.compress.screening import Screen
 from edgelathe.compress.types import Note
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
     from edgelathe.compress.weighted import Weighted
     from edgelathe.core.dataset import Dataset
     from edgelathe.core.result import Accuracy
+    from edgelathe.model.cut_onnx import Suffix
     from edgelathe.model.types import Model
     from edgelathe.stats.metrics import Metric
 
 WIDTHS = (8, 4, 2)
 _COUNTED = 1 << 16  # values that the grid of a layer's input is fitted to
-# An early end: after so many samples, with the SQNR known to so many dB (before a closing Softmax, behind which few
-# samples make most of the error), and the drop to 1.5 points or a fifth of itself.
-_LEAST, _REACH_DB, _REACH, _REACH_SHARE = 128, 0.5, 0.015, 0.2
+# An early end: with the SQNR known to so many dB (before a closing Softmax, behind which few samples make most of the
+# error), and the drop to 1.5 points or a fifth of itself.
+_REACH_DB, _REACH, _REACH_SHARE = 0.5, 0.015, 0.2
 Tick = Callable[[str, float], None]
 
 
@@ -56,7 +58,9 @@ class Width:
         accuracy: the metric of the data, with its drop against the float model in pairs; None where outputs are NaN.
         changed: how many answers differ from the float model's, None where the metric knows no answers.
         bytes: what the weights take, scales included.
-        n: on how many samples.
+        n: on how many samples answers are known.
+        sampled: how many, of all sorts, the signal to noise is of; of the others only those were run whose answer the
+            change might turn.
     """
 
     bits: int
@@ -68,6 +72,7 @@ class Width:
     changed: int | None
     bytes: int
     n: int
+    sampled: int
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `layers[].widths`."""
@@ -189,11 +194,13 @@ def measure(
 ) -> Sensitivity:  # fmt: skip
     """Round each layer alone to each width.
 
+    Of classes answers are known of all samples, the signal to noise of the first ones (`screening`).
+
     Args:
-        scene: the float model on its samples.
+        scene: the float model on its samples, in random order.
         widths: bits of the weights, 2 to 8.
         activations: bits that the layer's input is rounded to as well, 2 to 8; None: it stays float.
-        early: leave a width of a layer alone once it is settled; the samples should then be in random order.
+        early: leave a width of a layer alone once it is settled.
         tick: told of progress.
 
     Raises:
@@ -201,30 +208,20 @@ def measure(
     """
     cuts = {la.name: cut for la in scene.layers if (cut := passes.cut(scene.float.proto.graph, la))}
     alive = [layer for layer in scene.layers if layer.name in cuts]
-    samples = scene.float.chunks.samples
-    store = _store(len(alive) * len(widths), samples, scene.float.head(1))
+    store = _store(len(alive) * len(widths), scene.float.chunks.samples, scene.float.head(1))
     keys = [(la.name, j) for la in alive for j in range(len(widths))]
     found = {key: _Found(scene, row, early) for key, row in zip(keys, store, strict=True)}
     changes: dict[str, list[Change]] = {}
-    done = 0
-    for block in passes.blocks(scene.float, cuts, _LEAST if early else None):
-        fresh = [la for la in alive if la.name not in changes]
-        made = scene.float.map(lambda la: _changes(scene, la, block, widths, activations), fresh)  # noqa: B023  # now
-        changes |= zip((la.name for la in fresh), made, strict=True)
-        jobs = [
-            Job(la, cuts[la.name], j, change)
-            for la in alive
-            for j, change in enumerate(changes[la.name])
-            if not found[la.name, j].settled
-        ]
-        if not done:
-            _check(scene, block)
-        if not jobs:
-            break
-        for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
-            found[job.layer.name, job.number].add(answer)
-            tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", (done + block.count * i / len(jobs)) / samples)
-        done += block.count
+    todo = set(keys)
+    while todo:
+        for block, jobs in _work(scene, cuts, found, todo, changes, (widths, activations), early=early):
+            for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
+                found[job.layer.name, job.number].add(answer, job.rows)
+                part = (block.which.start * block.of.chunks.size + block.count * i / len(jobs)) / len(store[0])
+                tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
+        todo = {key for key in todo if not found[key].holds}
+        for key in todo:  # a sample that was left out might turn after all: all of them once more
+            found[key].restart()
     baseline = metrics.evaluate(scene.metric, scene.float.first, scene.labels)
     total = sum(m or 0 for m in scene.macs.values())
     rows = []
@@ -240,9 +237,35 @@ def measure(
     return Sensitivity(tuple(rows), baseline, scene.labels is not None, (*scene.skipped, *dead))
 
 
+def _work(
+    scene: Scene, cuts: Mapping[str, Suffix], found: Mapping[tuple[str, int], _Found], todo: set[tuple[str, int]],
+    changes: dict[str, list[Change]], how: tuple[Sequence[int], int | None], *, early: bool,
+) -> Iterator[tuple[Block, list[Job]]]:  # fmt: skip
+    """Block after block, what is to be run on it; `changes` are made from the first one."""
+    scores = scene.float.scores if scene.metric.name == "top1" else None
+    layers = [la for la in scene.layers if any(name == la.name for name, _ in todo)]
+    most = screening.LEAST if early else None
+    for block in passes.blocks(scene.float, {la.name: cuts[la.name] for la in layers}, most, begin=screening.LEAST):
+        fresh = [la for la in layers if la.name not in changes]
+        made = scene.float.map(lambda la: _changes(scene, la, block, *how), fresh)  # noqa: B023  # runs now
+        changes |= zip((la.name for la in fresh), made, strict=True)
+        if not block.which.start:
+            _check(scene, block)
+        margin = screening.margins(block.known(scores)) if scores else None
+        jobs = [
+            Job(la, cuts[la.name], j, change, found[la.name, j].rows(margin))
+            for la in layers
+            for j, change in enumerate(changes[la.name])
+            if (la.name, j) in todo and not found[la.name, j].settled
+        ]
+        if not jobs:
+            break
+        yield block, jobs
+
+
 def _check(scene: Scene, block: Block) -> None:
     """Whether outputs and labels fit the metric, before the work: on the first block, or on all where it is small."""
-    first = scene.float.head(block.count) if block.count >= _LEAST else scene.float.first
+    first = scene.float.head(block.count) if block.count >= screening.LEAST else scene.float.first
     metrics.evaluate(scene.metric, first, None if scene.labels is None else scene.labels[: len(first)])
 
 
@@ -251,22 +274,47 @@ class _Found:
 
     def __init__(self, scene: Scene, outputs: NDArray[Any], early: bool) -> None:
         """`outputs`: room for the first output of all samples [n, ...]."""
-        self._scene, self._early, self._n = scene, early, 0
-        self._parts: list[Answer] = []
+        self._scene, self._early, self._screened = scene, early, True
         self.outputs = outputs
+        self._begin()
+
+    def _begin(self) -> None:
+        self._n, self._sampled, self._screen = 0, 0, Screen()
+        self._parts: list[Answer] = []
         self.settled = False
 
-    def add(self, answer: Answer) -> None:
+    def restart(self) -> None:
+        """Forget all, and leave out no sample any more."""
+        self._screened = False
+        self._begin()
+
+    def rows(self, margin: NDArray[np.float64] | None) -> NDArray[np.intp] | None:
+        """Which of the next samples are to be run, by the margins of the float model's answers; None: all."""
+        return self._screen.rows(margin) if margin is not None and self._screened else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether samples were rightly left out, by all that is known."""
+        return self._screen.holds
+
+    def add(self, answer: Answer, rows: NDArray[np.intp] | None) -> None:
         n = len(answer.first)
         self.outputs[self._n : self._n + n] = answer.first
         self._n += n
-        self._parts.append(Answer(answer.first[:0], answer.errors))
+        self._screen.add(n if rows is None else len(rows), answer.gain)
+        if rows is None:  # of some, chosen by their margin, errors would tell another story
+            self._sampled += n
+            self._parts.append(Answer(answer.first[:0], answer.errors))
         self.settled = self._early and self._n < len(self.outputs) and self._is_settled()
 
     def _is_settled(self) -> bool:
         """Whether error and loss are known well enough to rank by, and to plan with."""
         names, accuracy = self._scene.float.hidden or self._scene.float.outputs, self._accuracy()
-        if self._n < _LEAST or (names and passes.joined(self._parts).reach_db(names) > _REACH_DB) or accuracy is None:
+        if (
+            self._n < screening.LEAST
+            or (names and passes.joined(self._parts).reach_db(names) > _REACH_DB)
+            or accuracy is None
+        ):
             return False
         drop, low, high = accuracy.drop, accuracy.drop_low, accuracy.drop_high
         if drop is None or low is None or high is None:
@@ -290,6 +338,7 @@ class _Found:
             self._scene.changed(np.asarray(self.outputs[: self._n])),
             layer.bytes(bits),
             self._n,
+            self._sampled,
         )
 
 

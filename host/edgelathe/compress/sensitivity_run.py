@@ -30,7 +30,7 @@ class Plan:
         keep: how many layers are proposed to stay in float; 0: none is.
         early: as for `sensitivity.measure`.
         threads: None: as many as there are CPUs.
-        seed: of the order of samples, which is random with `early`.
+        seed: of the order of samples: the first ones stand for all.
     """
 
     widths: tuple[int, ...] = WIDTHS
@@ -65,8 +65,7 @@ def document(
         UserError: the model is none that can be cut, or the data do not fit it.
     """
     start = time.perf_counter()
-    if plan.early:
-        data = dataset.take(data, np.random.default_rng(plan.seed).permutation(len(data)))
+    data = dataset.take(data, np.random.default_rng(plan.seed).permutation(len(data)))
     with partial.workers(plan.threads) as run_all:
         tick("float", 0.0)
         scene = Scene.of(model, data, run_all)
