@@ -15,6 +15,7 @@ from edgelathe.calibrate import cache, probes, statistics
 from edgelathe.calibrate.probes import Probe
 from edgelathe.calibrate.statistics import Statistics
 from edgelathe.core.errors import UserError
+from edgelathe.core.memory import give_back
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.run import batch_size
 
@@ -54,6 +55,7 @@ def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> di
     """As `collect`, always by running the model."""
     out = {name: statistics.nothing(name) for name in tensors}
     for run, readers in _passes(model, data, tensors):
+        give_back()  # what making the session took
         # The next sample runs while this one is counted: both leave Python's lock.
         with ThreadPoolExecutor(1) as pool:
             ahead = None
@@ -64,6 +66,8 @@ def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> di
                     for name, read in readers.items():
                         out[name] = _add(out[name], read, found, f"{data.name}: sample {index - 1}")
                 ahead = after
+        del run, ahead
+        give_back()
     return out
 
 
@@ -88,10 +92,13 @@ def _passes(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> I
     if not tensors:
         return
     given = [i.name for i in model.signature.inputs if i.name in tensors]
+    give_back()
     light = _light(model)
     opset = onnx_model.opsets(light).get("", 1)
     shapes = _shapes(light, batch_size(model.signature), data) if opset >= probes.OPSET else {}
-    asked = [_probe(name, shapes[name], tensors[name]) for name in tensors if name in shapes]
+    # The runtime starts from what nothing reads, latest first: that has to be the probes of the first tensors, or all
+    # values wait for theirs.
+    asked = [_probe(name, shapes[name], tensors[name]) for name in reversed(shapes) if name in tensors]
     whole = [name for name in tensors if name not in shapes and name not in given]
     for start in range(0, len(whole) or 1, WHOLE_AT_ONCE):
         some, probed = whole[start : start + WHOLE_AT_ONCE], asked if not start else []
@@ -139,7 +146,8 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # A tensor that was reduced is given back at once; an arena would keep the largest sum that there ever was, doubled.
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.intra_op_num_threads = 1
     addition = onnx.ModelProto()
     addition.graph.CopyFrom(extra)
     addition.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in whole if n not in have)

@@ -68,7 +68,7 @@ PEERS = (
         frozenset({"mixed, histogram", "mixed, min-max, slow bias"}),
     ),
     Peer(
-        "neural-compressor", "run_onnx_neural_compressor.py", ("onnx-neural-compressor==1.0", "prettytable"),
+        "neural-compressor", "run_onnx_neural_compressor.py", ("onnx-neural-compressor==1.0", "prettytable", "scipy"),
         {
             "default": {},
             "QDQ, channel": {**_CHANNEL, "quant_format": "QDQ"},
