@@ -66,3 +66,17 @@ def test_samples_are_spread_over_all():
     chunks = problems.chunks_of(onnx_model.to_ir(residual()), data)
     assert sum(len(c["x"]) for c in chunks) == 256
     np.testing.assert_array_equal(chunks[-1]["x"][-1], data.inputs["x"][-1])
+
+
+def test_clamps_behind_layers_and_behind_their_sums_are_seen():
+    net = Graph()
+    x = net.op("Relu", net.conv("x", 3, 8, name="relu"))
+    y = net.op("Clip", net.conv(x, 8, 8, name="clip"), net.const(np.float32(0)), net.const(np.float32(6)))
+    z = net.op("Relu", net.op("Add", net.conv(y, 8, 8, name="sum"), x))
+    model = net.build(net.conv(z, 8, 4, name="last"))
+    work, before, layers = pairs(model)
+    found = {g.layer(p.node): q.rows for p, q in problems.problems(work, before, layers, samples(model), 0)}
+    assert {k: (r.low, r.high) for k, r in found.items()} == {
+        "relu": (0, np.inf), "clip": (0, 6), "sum": (0, np.inf), "last": (-np.inf, np.inf)
+    }  # fmt: skip
+    assert [k for k, r in found.items() if r.beside is not None] == ["sum"]

@@ -2,13 +2,14 @@
 
 A layer is fitted on what it reads, the outputs of the layers before it as they are settled, to what it made in the
 float model, so that errors do not add up (Nagel et al., Up or Down?, 2020, section 3.4); where its output is summed
-with an earlier value, it makes up for the error of that one too.
+with an earlier value, it makes up for the error of that one too; where a clamp follows, what that hides costs nothing.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgelathe.compress import graph as g
 from edgelathe.compress import qweights, repair, second_order
 from edgelathe.compress.frontier import Frontier
 from edgelathe.compress.repair import name_of
+from edgelathe.compress.rows import Rows, products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +46,7 @@ class Pair:
 
 
 class Moments:
-    """Sums over rows of x [groups, f] and y [groups, o], in float64: the same whatever adds first."""
+    """Sums over rows of x [groups, f] and y [groups, o]."""
 
     def __init__(self, groups: int, features: int, outputs: int) -> None:
         self.xx = np.zeros((groups, features, features))
@@ -53,15 +55,18 @@ class Moments:
 
     def add(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
         """Take in rows x [r, groups, f] and y [r, groups, o]."""
-        a, b = (np.ascontiguousarray(np.moveaxis(v, 1, 0), np.float64) for v in (x, y))
-        if len(a) == 1:
-            self.xx[0] += a[0].T @ a[0]  # one call that knows it to be symmetric
-        else:
-            self.xx += np.swapaxes(a, 1, 2) @ a
-        self.xy += np.swapaxes(a, 1, 2) @ b
-        self.x += a.sum(axis=1)
-        self.y += b.sum(axis=1)
+        a, b = (np.moveaxis(v, 1, 0) for v in (x, y))
+        self.xx += products(a, a)
+        self.xy += products(a, b)
+        self.x += a.sum(axis=1, dtype=np.float64)
+        self.y += b.sum(axis=1, dtype=np.float64)
         self.n += len(x)
+
+    def toward(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Moments:
+        """Of the same rows x with other y, each [groups, r, ...]."""
+        out = copy.copy(self)
+        out.xy, out.y = products(x, y), y.sum(axis=1, dtype=np.float64)
+        return out
 
     def means(self) -> tuple[Array, Array]:
         """Of x [g, f] and y [g, o]."""
@@ -84,23 +89,48 @@ class Problem:
         weights: of the float model [g, o, f].
         wanted: real weights [g, o, f] that lose least, given what the layer reads now.
         hessian: moments of what it reads [g, f, f], damped: other weights lose e H e' more, e their distance to these.
-        moments: sums over the samples.
+        damp: how much of it is damping [g].
+        moments: sums over the rows.
+        rows: places of the samples.
         has_bias: whether the node has a bias, which then takes the mean error.
     """
 
     weights: Array
     wanted: Array
     hessian: Array
+    damp: Array
     moments: Moments
+    rows: Rows
     has_bias: bool
+
+    @classmethod
+    def of(cls, weights: Array, rows: Rows, samples: int, *, has_bias: bool) -> Problem:
+        """Of float weights [g, o, f] and rows of so many samples."""
+        moments = Moments(len(rows.x), rows.x.shape[2], rows.y.shape[2])
+        moments.add(np.moveaxis(rows.x, 0, 1), np.moveaxis(rows.y, 0, 1))
+        hessian, cross = moments.second(centred=has_bias)
+        hessian, damp = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples)
+        wanted = second_order.pulled(weights, hessian, cross, damp)
+        return cls(weights, wanted, hessian, damp, moments, rows, has_bias)
+
+    def given(self, real: Array) -> Problem:
+        """The problem where the layer has real weights [g, o, f] now, and a clamp hides errors of some outputs."""
+        if not self.rows.is_clamped:
+            return self
+        y = self.rows.unhidden(real, self._shift(real))
+        moments = self.moments.toward(self.rows.x, y)
+        _, cross = moments.second(centred=self.has_bias)
+        wanted = second_order.pulled(self.weights, self.hessian, cross, self.damp)
+        return replace(self, wanted=wanted, moments=moments)
 
     def bias(self, real: Array) -> NDArray[np.float32] | None:
         """The bias [outputs] that goes with real weights [g, o, f]."""
-        if not self.has_bias:
-            return None
+        return np.asarray(self._shift(real).reshape(-1), np.float32) if self.has_bias else None
+
+    def _shift(self, real: Array) -> Array:
         x, y = self.moments.means()
-        found = (y - np.einsum("gof,gf->go", real, x)).reshape(-1)
-        return np.asarray(found, np.float32)
+        shift = y - np.einsum("gof,gf->go", real, x)
+        return np.asarray(shift if self.has_bias else np.zeros_like(shift), np.float64)
 
 
 def problems(
@@ -113,13 +143,9 @@ def problems(
     undecided = {pair.twin for pair in pairs}
     for index, pair in enumerate(pairs):
         undecided.discard(pair.twin)
-        moments = moments_of(pair, sides_of(pair, undecided), ours, theirs, samples, (seed, index))
-        weights = grouped(pair.twin)
+        rows = rows_of(pair, sides_of(pair, undecided), ours, theirs, samples, (seed, index))
         has_bias = len(pair.twin.inputs) > 2 and g.array(pair.twin.inputs[2]) is not None
-        hessian, cross = moments.second(centred=has_bias)
-        hessian, strength = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples)
-        wanted = second_order.pulled(weights, hessian, cross, strength)
-        yield pair, Problem(weights, wanted, hessian, moments, has_bias)
+        yield pair, Problem.of(grouped(pair.twin), rows, samples, has_bias=has_bias)
 
 
 def sides_of(job: Pair, undecided: set[ir.Node]) -> tuple[ir.Value, ir.Value] | None:
@@ -142,6 +168,17 @@ def sides_of(job: Pair, undecided: set[ir.Node]) -> tuple[ir.Value, ir.Value] | 
         return None
     same = mine.inputs[place]
     return None if same is None else (other, same)
+
+
+def clamp_behind(value: ir.Value) -> tuple[float, float]:
+    """What the value is clamped to by all that reads it; infinite ends where it is not."""
+    node = g.only_consumer(value)
+    if node is not None and node.op_type == "Relu":
+        return 0.0, np.inf
+    if node is None or node.op_type != "Clip":
+        return -np.inf, np.inf
+    ends = [g.scalar(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2)]
+    return -np.inf if ends[0] is None else ends[0], np.inf if ends[1] is None else ends[1]
 
 
 def _sum_of(node: ir.Node) -> ir.Node | None:
@@ -169,36 +206,40 @@ def _hangs_on(value: ir.Value, nodes: set[ir.Node]) -> bool:
     return False
 
 
-def moments_of(
+def rows_of(
     job: Pair,
     sides: tuple[ir.Value, ir.Value] | None,
     ours: Frontier,
     theirs: Frontier,
     samples: int,
     seed: tuple[int, int],
-) -> Moments:
-    """Sums over the places of the layer's output that are looked at; `sides` as `sides_of` gives them."""
+) -> Rows:
+    """The places of the layer's output that are looked at; `sides` as `sides_of` gives them."""
     x, y = job.node.inputs[0], job.twin.outputs[0]
     assert x is not None
-    w = grouped(job.twin)
-    groups, outputs, features = w.shape
-    out = Moments(groups, features, outputs)
+    groups, outputs, features = grouped(job.twin).shape
+    parts: list[tuple[NDArray[np.float32], ...]] = []
     picks: NDArray[np.int64] | None = None
     start = 0
     mine = ours.advance([x, *([sides[1]] if sides else [])])
     wanted = theirs.advance([y, *([sides[0]] if sides else [])])
     for a, b in zip(mine, wanted, strict=True):
-        read, made = a[name_of(x)], b[name_of(y)]
+        read, made = a[name_of(x)], [b[name_of(y)]]
         if sides:
-            made = made + (b[name_of(sides[0])] - a[name_of(sides[1])])
+            beside = a[name_of(sides[1])]
+            made = [made[0] + (b[name_of(sides[0])] - beside), beside]
         if picks is None:
             rows = max(64, _ENTRIES // (groups * features))
-            picks = repair.pick(job.twin, made, samples, rows, seed)
+            picks = repair.pick(job.twin, made[0], samples, rows, seed)
         own = picks[start : start + len(read)]
-        left, right = repair.rows(job.twin, read, own), repair.made(job.twin, made, own)
         start += len(read)
-        out.add(left.reshape(len(left), groups, features), right.reshape(len(right), groups, outputs))
-    return out
+        left = repair.rows(job.twin, read, own).reshape(-1, groups, features)
+        right = [repair.made(job.twin, v, own).reshape(-1, groups, outputs) for v in made]
+        parts.append((left, *right))
+    stacks = [np.ascontiguousarray(np.moveaxis(np.concatenate(p), 1, 0)) for p in zip(*parts, strict=True)]
+    total = g.only_consumer(y) if sides else None
+    low, high = clamp_behind(y if total is None else total.outputs[0])
+    return Rows(stacks[0], stacks[1], stacks[2] if sides else None, low, high)
 
 
 def grouped(node: ir.Node) -> Array:
@@ -211,6 +252,11 @@ def grouped(node: ir.Node) -> Array:
     return (w if qweights.channel_axis(node) == 0 else w.T)[None].astype(np.float64)
 
 
+def count_of(model: ir.Model, data: Dataset) -> int:
+    """How many samples fits may look at: `_SAMPLES`, fewer where their values between layers would not be held."""
+    return min(len(data), _SAMPLES, max(_FEWEST, _LIVE // max(_live_bytes(model), 1)))
+
+
 def chunks_of(model: ir.Model, data: Dataset) -> list[Mapping[str, NDArray[np.float32]]]:
     """Inputs of at most `_SAMPLES` samples, spread over all, for chunk after chunk.
 
@@ -219,8 +265,7 @@ def chunks_of(model: ir.Model, data: Dataset) -> list[Mapping[str, NDArray[np.fl
     """
     fixed = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
     batch = next((n for n in fixed if isinstance(n, int)), None)
-    count = min(len(data), _SAMPLES, max(_FEWEST, _LIVE // max(_live_bytes(model), 1)))
-    rows = np.unique(np.linspace(0, len(data) - 1, count).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(data) - 1, count_of(model, data)).astype(np.int64))
     step = batch or _CHUNK
     if batch:
         rows = np.resize(rows, -(-len(rows) // batch) * batch)

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
-    from edgelathe.compress.second_order import Levels
+    from edgelathe.compress.second_order import Levels, Rounded
     from edgelathe.core.dataset import Dataset
+
+_PULLS, _MOVES = 2, 2  # times that what is wanted is found again, before and after rounding
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,23 @@ def walk(
         yield job, _stored(job, problem)
 
 
+def fit(
+    problem: Problem, levels: Levels, least: NDArray[np.float32], *, shared: bool = False
+) -> tuple[Problem, Rounded]:
+    """Integers and scales for one layer, and its problem as they leave it; `least`, `shared` as for `round_to`.
+
+    What a clamp hides depends on the weights: real ones are found first, then rounded, then moved, each time to what is
+    left to be wanted.
+    """
+    for _ in range(_PULLS):
+        problem = problem.given(problem.wanted)
+    found = second_order.round_to(problem.wanted, problem.hessian, levels, least, shared=shared)
+    for _ in range(_MOVES):
+        problem = problem.given(found.real())
+        found = second_order.descend(found, problem.wanted, problem.hessian, levels, least, shared=shared)
+    return problem.given(found.real()), found
+
+
 def _stored(job: Job, problem: Problem) -> Stored:
     """Integers of the layer, as the node has its weights, and the bias that goes with them."""
     weights = g.array(job.twin.inputs[1])
@@ -49,11 +69,9 @@ def _stored(job: Job, problem: Problem) -> Stored:
     if problem.has_bias:  # it has to fit 32 bits in units of both scales, with room for the sum
         largest = np.abs(np.asarray(g.array(job.twin.inputs[2]), np.float64))
         least = (largest / job.input_scale / 2.0**30).astype(np.float32).reshape(least.shape)
-    found = second_order.round_to(
-        problem.wanted, problem.hessian, job.levels, least, shared=not job.per_channel
-    )  # fmt: skip
+    problem, found = fit(problem, job.levels, least, shared=not job.per_channel)
     scale, axis = found.scale.reshape(-1), qweights.channel_axis(job.twin)
-    bias = problem.bias(found.integers.astype(np.float64) * found.scale[:, :, None])
+    bias = problem.bias(found.real())
     stored = None if bias is None else qweights.integer_bias(bias.astype(np.float64), job.input_scale * scale)
     outputs_first = found.integers.reshape(weights.shape if axis == 0 else weights.shape[::-1])
     return Stored(
