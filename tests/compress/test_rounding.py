@@ -5,6 +5,9 @@ from edgelathe.compress import fold, int8
 from edgelathe.compress.types import Context
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.profile import Hardware
+from edgelathe.core.recipe import parse
+from edgelathe.recipes.resolve import resolve
+from edgelathe.recipes.run import run
 from support.tiny_onnx import ARM, Graph, optimized, outputs, samples, sqnr
 
 
@@ -95,3 +98,21 @@ def test_shared_weights_dead_channels_and_no_weights_at_all():
 def test_equal_inputs_give_equal_bytes():
     model = network()
     assert quantized(model, weights=4).model.sha256 == quantized(model, weights=4).model.sha256
+
+
+def test_layers_that_read_constants_or_nothing_at_all_keep_their_weights():
+    g = Graph()
+    x = g.op("Relu", g.conv("x", 3, 8))
+    flat = g.op("Conv", x, g.const(np.zeros((8, 8, 1, 1), np.float32)), g.const(np.linspace(1, 3, 8, dtype=np.float32)))
+    far = g.op("Greater", g.op("ReduceMax", x, axes=[1, 2, 3], keepdims=0), g.const(np.float32(1e6)))
+    none = g.op("Gather", x, g.op("Reshape", g.op("NonZero", far), g.const(np.array([-1], np.int64))), axis=0)
+    rare = g.op("ReduceSum", g.conv(none, 8, 4, name="rare"), g.const(np.array([0, 2, 3], np.int64)), keepdims=0)
+    mean = g.op("Reshape", g.op("GlobalAveragePool", flat), g.const(np.array([0, -1], np.int64)))
+    y = g.op("Gemm", mean, g.weights(8, 4), g.const(np.ones(4, np.float32)), name="constant")
+    y = g.op("Add", g.op("Add", y, g.op("ReduceMean", g.conv(x, 8, 4), axes=[2, 3], keepdims=0)), rare)
+    model = g.build(y)
+    assert quality(model, quantized(model, weights=4)) > 20
+    for text in ("codebook", "int4"):
+        made = run(resolve(parse(text), "onnx", Hardware(None, frozenset()), text), model, samples(model, 8), text)
+        unseen = samples(model, 8, seed=9)
+        assert sqnr(outputs(model, unseen)[0], outputs(made.model, unseen)[0]) > 10

@@ -242,6 +242,8 @@ def input_means(of: Float, layers: Sequence[Weighted]) -> dict[str, NDArray[np.f
 def channel_mean(layer: Weighted, source: NDArray[Any]) -> NDArray[np.float64]:
     """The mean of each channel of what a layer reads."""
     axis = 1 if layer.op == "Conv" else source.ndim - 1
+    if not source.size:  # nothing of it occurs on the samples
+        return np.zeros(source.shape[axis])
     return np.asarray(source.mean(axis=tuple(i for i in range(source.ndim) if i != axis), dtype=np.float64))
 
 

@@ -34,6 +34,7 @@ _SAMPLES = 256  # that the fits see at most
 _FEWEST = 8
 _LIVE = 400_000_000  # bytes of values between layers that are kept, of all samples
 _ENTRIES = 6_000_000  # numbers that one layer's problem is gathered from
+_NOISE = 1e-6  # of the mean square of what a layer reads
 DAMP, DAMP_WIDE = 0.1, 0.1  # of the mean diagonal; the second by inputs per sample
 
 
@@ -109,7 +110,9 @@ class Problem:
         moments = Moments(len(rows.x), rows.x.shape[2], rows.y.shape[2])
         moments.add(np.moveaxis(rows.x, 0, 1), np.moveaxis(rows.y, 0, 1))
         hessian, cross = moments.second(centred=has_bias)
-        hessian, damp = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples)
+        # Of inputs that never vary, what is left beside their mean is rounding of sums in float32: not even positive.
+        noise = _NOISE * np.trace(moments.xx, axis1=1, axis2=2) / max(moments.n * weights.shape[2], 1)
+        hessian, damp = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples, noise)
         wanted = second_order.pulled(weights, hessian, cross, damp)
         return cls(weights, wanted, hessian, damp, moments, rows, has_bias)
 
@@ -233,8 +236,9 @@ def rows_of(
             picks = repair.pick(job.twin, made[0], samples, rows, seed)
         own = picks[start : start + len(read)]
         start += len(read)
-        left = repair.rows(job.twin, read, own).reshape(-1, groups, features)
-        right = [repair.made(job.twin, v, own).reshape(-1, groups, outputs) for v in made]
+        flat = repair.rows(job.twin, read, own)
+        left = flat.reshape(len(flat), groups, features)
+        right = [repair.made(job.twin, v, own).reshape(len(flat), groups, outputs) for v in made]
         parts.append((left, *right))
     stacks = [np.ascontiguousarray(np.moveaxis(np.concatenate(p), 1, 0)) for p in zip(*parts, strict=True)]
     total = g.only_consumer(y) if sides else None

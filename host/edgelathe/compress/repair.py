@@ -140,15 +140,15 @@ def rows(node: ir.Node, x: NDArray[np.float32], picks: NDArray[np.int64]) -> NDA
     windows, space = _windows(node, x)
     place: tuple[Any, ...] = (np.arange(len(x))[:, None], slice(None), *np.unravel_index(picks, space))
     taken: NDArray[np.float32] = windows[place]
-    return taken.reshape(picks.size, -1)  # from [samples, places, channels, *kernel]
+    return taken.reshape(picks.size, math.prod(taken.shape[2:]))  # from [samples, places, channels, *kernel]
 
 
 def made(node: ir.Node, y: NDArray[np.float32], picks: NDArray[np.int64]) -> NDArray[np.float32]:
     """What the layer makes, [r, outputs], at the same places."""
     if node.op_type != "Conv":
         return y.reshape(-1, y.shape[-1])
-    flat = y.reshape(*y.shape[:2], -1)
-    return flat[np.arange(len(y))[:, None], :, picks].reshape(picks.size, -1)
+    flat = y.reshape(*y.shape[:2], math.prod(y.shape[2:]))
+    return flat[np.arange(len(y))[:, None], :, picks].reshape(picks.size, flat.shape[1])
 
 
 def pick(node: ir.Node, y: NDArray[np.float32], samples: int, wanted: int, seed: tuple[int, ...]) -> NDArray[np.int64]:

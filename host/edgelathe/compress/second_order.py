@@ -59,10 +59,10 @@ class Rounded:
         return self.integers.astype(np.float64) * self.scale[:, :, None]
 
 
-def damped(hessian: Array, damp: float) -> tuple[Array, Array]:
-    """H + d I and d [g], d = damp * mean diagonal of H; where H is zero d is 1, so that the result can be factored."""
+def damped(hessian: Array, damp: float, least: Array | float = 0.0) -> tuple[Array, Array]:
+    """H + d I and d [g], d = damp * mean diagonal of H, at least `least` [g]; 1 where H is zero, to be factored."""
     mean = np.trace(hessian, axis1=1, axis2=2) / hessian.shape[1]
-    d = np.where(mean > _SMALLEST, damp * mean, 1.0)
+    d = np.where(mean > _SMALLEST, np.maximum(damp * mean, least), 1.0)
     return hessian + d[:, None, None] * np.eye(hessian.shape[1]), d
 
 
