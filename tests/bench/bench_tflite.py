@@ -7,6 +7,7 @@ default. Answers by the default kernels (XNNPACK) and, but for the large model, 
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,10 +70,11 @@ def theirs(model: Model, x: np.ndarray, algorithm: str, merge: str, weights: int
         bits = weights if op != "DEPTHWISE_CONV_2D" else 8
         work.add_static_config(".*", qtyping.TFLOperationName(op), 8, bits, algorithm_key=algorithms[1])
     more = {"qsv_update_func": qsv_utils.min_max_update} if merge == "min-max" else {}
-    calibration = calibrator.Calibrator(memoryview(data), num_threads=1, **more)
     name = model.signature.inputs[0].name
-    calibration.calibrate({"serving_default": [{name: row[None]} for row in x]}, work._recipe_manager)
-    with run.hushed():
+    with run.hushed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calibration = calibrator.Calibrator(memoryview(data), num_threads=1, **more)
+        calibration.calibrate({"serving_default": [{name: row[None]} for row in x]}, work._recipe_manager)
         result = work.quantize(calibration.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
     return io.from_bytes(bytes(result.quantized_model), "tflite", "theirs")
 

@@ -25,6 +25,9 @@ class File:
 
         self.tree = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
         self.graph = self.tree.subgraphs[0]
+        for buffer in self.tree.buffers:
+            if buffer.data is not None:  # what stands behind the FlatBuffer comes as bytes, which are packed one by one
+                buffer.data = np.frombuffer(buffer.data, np.uint8)
 
     def data(self) -> bytes:
         """The file."""
@@ -89,10 +92,14 @@ class File:
         graph.operators = [self.graph.operators[i] for i in operators]
         graph.inputs, graph.outputs = list(inputs), list(outputs)
         read = {t for op in graph.operators for t in op.inputs if t >= 0}
-        kept = {0} | {graph.tensors[t].buffer for t in read}
+        kept = {0} | {self.graph.tensors[t].buffer for t in read}
         empty = copy.copy(self.tree.buffers[0])
         empty.data = None
         tree.buffers = [b if i in kept else empty for i, b in enumerate(self.tree.buffers)]
+        used = read | {t for op in graph.operators for t in op.outputs} | {*inputs, *outputs}
+        bare = type(self.graph.tensors[0])()  # takes the number of a tensor that the part has not
+        bare.name = b""
+        graph.tensors = [t if i in used else bare for i, t in enumerate(self.graph.tensors)]
         tree.subgraphs, tree.signatureDefs, tree.metadata, tree.metadataBuffer = [graph], [], [], []
         return _serialized(tree)
 

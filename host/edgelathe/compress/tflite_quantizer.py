@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress import tflite_ranges
+from edgelathe.compress.tflite_file import File
 from edgelathe.core.errors import HostError, UserError
 from edgelathe.model import tflite
 from edgelathe.model.run import hushed
@@ -169,18 +170,15 @@ def _config(form: Form) -> dict[str, Any]:
 
 def _names_kept(data: bytes, before: tflite.Subgraph) -> bytes:
     """The file with the model's outputs under their old names: the quantizer puts `..._dequant` behind an output."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(data)
-    graph = model.subgraphs[0]
-    for old, new in zip(before.outputs, graph.outputs, strict=True):
-        want, have = before.tensors[old].name.encode(), graph.tensors[new]
+    file = File(data)
+    for old, new in zip(before.outputs, file.graph.outputs, strict=True):
+        want, have = before.tensors[old].name.encode(), file.graph.tensors[new]
         if have.name != want:
-            for tensor in graph.tensors:
+            for tensor in file.graph.tensors:
                 if tensor.name == want:
                     tensor.name, have.shapeSignature = want + b"_q", tensor.shapeSignature
             have.name = want
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return file.data()
 
 
 @contextlib.contextmanager

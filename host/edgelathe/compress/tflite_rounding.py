@@ -7,6 +7,7 @@ error of weights and activations (the empirical correction of Nagel et al., 2019
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from edgelathe.compress.tflite_layers import NONE, Layer, layers
 from edgelathe.model import tflite
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 _SAMPLES, _FEWEST = 256, 8  # that the fits see at most, and at least where there are so many
 _LIVE = 400_000_000  # bytes of values between layers that are kept, of all samples
-_ENTRIES = 6_000_000  # numbers that one layer's problem is gathered from
+_ENTRIES, _MEAN_ENTRIES = 6_000_000, 1_000_000  # numbers that one layer's problem, or its mean, is gathered from
+_TOLD = 1e-5  # of the second moments: less of a covariance is none
+_TOGETHER = 16  # runs whose rows are taken at once
 _WIDEST = 4096  # inputs of an output whose moments are held; wider layers are rounded to nearest
 _BITS = {"int8": 8, "int4": 4}
 
@@ -152,21 +155,31 @@ def _moments(
     groups, outputs, features = weights.shape
     out = (Moments if job.learn else Means)(groups, features, outputs)
     side = _side(job, graphs, both)
-    others = zip(theirs.real(side[1]), ours.real(side[0]), strict=True) if side else None
     # What its grid clips of the other term was found not to matter where the sum is clamped (see `effective`).
     ends = tflite_frontier.ends(graphs[0].tensors[side[0]]) if side else (-np.inf, np.inf)
-    wanted = max(1, -(-max(64, _ENTRIES // (groups * features)) // runs))
-    for x, real in zip(ours.real(job.after.source), theirs.real(job.before.source), strict=True):
+    others = zip(_stacked(theirs, side[1]), _stacked(ours, side[0]), strict=True) if side else None
+    entries = _ENTRIES if job.learn else _MEAN_ENTRIES
+    wanted = max(1, -(-max(64, entries // (groups * features)) // runs))  # rows of a run
+    spread = np.ascontiguousarray(weights.transpose(0, 2, 1), np.float32)  # [g, f, o]
+    both_read = zip(_stacked(ours, job.after.source), _stacked(theirs, job.before.source), strict=True)
+    for (x, n), (real, _) in both_read:
         total = job.before.places(real)
-        at = np.arange(total) if total <= wanted else rng.permutation(total)[:wanted]
-        y = np.einsum("rgf,gof->rgo", job.before.rows(real, at), weights.astype(np.float32), optimize=True)
+        at = np.arange(total) if total <= n * wanted else rng.choice(total, n * wanted, replace=False)
+        y = np.matmul(job.before.rows(real, at).transpose(1, 0, 2), spread).transpose(1, 0, 2)
         if bias is not None:
             y = y + bias.reshape(groups, outputs).astype(np.float32)
         if others is not None:
-            float_, now = next(others)
+            (float_, _), (now, _) = next(others)
             y = y + job.before.made(np.clip(float_, *ends) - now, at)
         out.add(job.after.rows(x, at), y)
     return out
+
+
+def _stacked(frontier: Frontier, tensor: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """The tensor of several runs at once, and how many these are."""
+    values = frontier.real(tensor)
+    while part := list(itertools.islice(values, _TOGETHER)):
+        yield np.concatenate(part), len(part)
 
 
 def _side(
@@ -206,6 +219,10 @@ def _fitted(
     has_bias = bias is not None and job.after.bias >= 0
     if isinstance(moments, Moments):
         hessian, cross = moments.second(centred=has_bias)
+        # What one sample leaves of a covariance is rounding: such groups are rounded as if all inputs were alike.
+        size, whole = (np.trace(h, axis1=1, axis2=2) for h in (hessian, moments.xx / max(moments.n, 1)))
+        told = (size > _TOLD * whole)[:, None, None]
+        hessian, cross = hessian * told, cross * told
         hessian, strength = second_order.damped(hessian, DAMP + DAMP_WIDE * features / samples)
         wanted = second_order.pulled(weights, hessian, cross, strength)
         least = np.zeros((groups, outputs), np.float32)
