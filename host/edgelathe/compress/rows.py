@@ -49,8 +49,13 @@ class Rows:
         wanted = self.y
         if self.beside is not None:
             made, wanted = made + self.beside, wanted + self.beside
-        low, high = np.float32(self.low), np.float32(self.high)
-        out = np.where(wanted <= low, np.minimum(made, low), np.where(wanted >= high, np.maximum(made, high), wanted))
+        out = wanted
+        if np.isfinite(self.low):
+            low = np.float32(self.low)
+            out = np.where(wanted > low, out, np.minimum(made, low))
+        if np.isfinite(self.high):
+            high = np.float32(self.high)
+            out = np.where(wanted < high, out, np.maximum(made, high))
         return out if self.beside is None else out - self.beside
 
 
