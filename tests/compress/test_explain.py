@@ -149,3 +149,16 @@ def test_batch_normalization_that_was_folded_belongs_to_its_layer():
 
 def test_long_names_are_told_by_their_end():
     assert brief("a" * 60 + "conv_7") == "..." + "a" * 31 + "conv_7"
+
+
+def test_layers_of_few_bits_are_told_and_get_more():
+    model = network()
+    data = labelled(model)
+    made = quantized(model, data, equalize="never", weights=2, rounding="nearest").model
+    found = explain(model, made, data)
+    assert {la.layer: la.bits for la in found.layers} == {"first": 2, "second": 2, "third": 2}
+    assert "weights = 4 for layer 'first'" in found.tries
+    assert found.tries[-1].startswith("mixed(size=2bits")
+    assert not any(t.startswith("skip") for t in found.tries)
+    eight = explain(model, quantized(model, data, equalize="never").model, data)
+    assert {la.bits for la in eight.layers} == {None}

@@ -34,6 +34,7 @@ _BAD_DB, _CLIPPED, _UNLIKE = 20.0, 0.01, 8.0  # from where on a figure is named 
 _GOOD_DB, _KEPT = 40.0, 3  # what 8 bits leave of a first layer; layers that are proposed to stay in float
 _RESCALED, _ALIKE = 0.2, 0.9  # equalization: a channel is another by 2**0.2 at least, but the same up to that factor
 _REDUCE = "int8(reduce=true)"
+_SHARED = "mixed(size={}bits,widths=2/3/4/5/6/8)"
 EXACT = "session.x64quantprecision"
 
 
@@ -53,6 +54,7 @@ class LayerFound:
         lost: channels that are constant now and were not.
         saturating: share of output channels that can saturate where products are added in 16 bits.
         overflow: whether values are not finite that were.
+        bits: of its weights in the file, where they have fewer than 8; else None.
         causes: in words.
         tries: what to try, but for keeping it in float.
     """
@@ -69,6 +71,7 @@ class LayerFound:
     lost: int
     saturating: float
     overflow: bool
+    bits: int | None
     causes: tuple[str, ...]
     tries: tuple[str, ...]
 
@@ -200,15 +203,22 @@ def _layers(before: Model, after: Model, data: Dataset, config: Mapping[str, str
 
 
 def _tries(layers: Sequence[LayerFound]) -> tuple[str, ...]:
-    """What mends most of the layers first, then to keep those in float where the error begins.
+    """What mends most of the layers first, then to give those where the error begins more bits, or keep them in float.
 
-    Sums that may saturate, on some machines, come last where rounding alone explains the loss.
+    Where some have few bits, about the same bytes shared out by `mixed` are an answer too. Sums that may saturate, on
+    some machines, come last where rounding alone explains the loss.
     """
     bad = [la for la in layers if min(la.sqnr_db, la.channel_db) < _BAD_DB]
     counts = collections.Counter(t for la in layers for t in la.tries)
     mends = sorted(counts, key=lambda t: (bool(bad) and t == _REDUCE, -counts[t]))
-    begin = sorted((la for la in bad if la.fall_db > 0), key=lambda la: -la.fall_db)
-    return (*mends, *(f"skip = true for layer '{la.layer}'" for la in begin[:_KEPT]))
+    begin = sorted((la for la in bad if la.fall_db > 0), key=lambda la: -la.fall_db)[:_KEPT]
+    shared = [_SHARED.format(min(b for la in bad if (b := la.bits)))] if any(la.bits for la in bad) else []
+    return (*mends, *(f"{_wider(la)} for layer '{la.layer}'" for la in begin), *shared)
+
+
+def _wider(layer: LayerFound) -> str:
+    """The next thing to do for a layer itself: twice the bits, at most 8, then float."""
+    return f"weights = {min(2 * layer.bits, 8)}" if layer.bits else "skip = true"
 
 
 def _capture(model: Model, names: Sequence[str]) -> Any:
@@ -278,7 +288,7 @@ class _Seen:
         causes, tries = _advice(self._match, min(db, middle), clipped, ratio, lost, saturating, overflow=self._overflow)
         return LayerFound(
             self._match.layer, self._match.op, db, fall, middle, clipped, ratio, self._match.weight_ratio,
-            int(dead.sum()), lost, saturating, self._overflow, causes, tries,
+            int(dead.sum()), lost, saturating, self._overflow, self._match.bits, causes, tries,
         )  # fmt: skip
 
     @property

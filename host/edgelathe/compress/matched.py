@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress.graph import array, layer, number, only_consumer, scalar
+from edgelathe.compress.packed import bits_of
 from edgelathe.compress.types import LINEAR
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Match:
         clamp: what a clamp does to it that the grid does now: (low, high), either None.
         span: of the grid, None where the value is not quantized.
         weight_ratio: largest channel of the weights over the middle one, where all have one scale; else None.
+        bits: of each weight in the file, where it has fewer than 8; else None.
         sources: the layers that it reads, through what lies between.
     """
 
@@ -55,6 +57,7 @@ class Match:
     clamp: tuple[float | None, float | None]
     span: Span | None
     weight_ratio: float | None
+    bits: int | None
     sources: tuple[str, ...]
 
 
@@ -96,7 +99,7 @@ def _match(node: ir.Node, twin: ir.Node, there: Mapping[str, ir.Node], sources: 
     axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
     return Match(
         layer(node), node.op_type, axis, str(f.name), str((stored or a).name), str(a.name) if stored else None,
-        (low, high), span, _weight_ratio(twin), sources,
+        (low, high), span, _weight_ratio(twin), _bits(node, twin), sources,
     )  # fmt: skip
 
 
@@ -145,6 +148,16 @@ def _weight_ratio(node: ir.Node) -> float | None:
         return None
     axis = 0 if node.op_type == "Conv" or number(node, "transB", 0) else 1
     return spread(np.abs(q.astype(np.float64)).max(axis=tuple(i for i in range(q.ndim) if i != axis)))
+
+
+def _bits(node: ir.Node, twin: ir.Node) -> int | None:
+    """Of the weights of a quantized layer, packed in the file."""
+    source = twin.inputs[1].producer() if len(twin.inputs) > 1 and twin.inputs[1] is not None else None
+    w = array(node.inputs[1]) if len(node.inputs) > 1 else None
+    if source is None or source.op_type != "DequantizeLinear" or w is None:
+        return None
+    found = bits_of(source.inputs[0], w.size)
+    return found if found is not None and found < 8 else None
 
 
 def spread(largest: NDArray[Any]) -> float:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgelathe.compress import bf16, codebook, equalize, fold, fp16, int4, int8, int8_dynamic, prune, sparse, tflite
+from edgelathe.compress import (
+    bf16,
+    codebook,
+    equalize,
+    fold,
+    fp16,
+    int4,
+    int8,
+    int8_dynamic,
+    mixed,
+    prune,
+    sparse,
+    tflite,
+)
 from edgelathe.compress.types import StepSpec
 from edgelathe.model.types import Format
 
@@ -12,6 +25,7 @@ STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "fold": {"onnx": fold.SPEC},
     "equalize": {"onnx": equalize.SPEC},
     "int8": {"onnx": int8.SPEC, "tflite": tflite.INT8},
+    "mixed": {"onnx": mixed.SPEC},
     "int8-dynamic": {"onnx": int8_dynamic.SPEC, "tflite": tflite.INT8_DYNAMIC},
     "int16x8": {"tflite": tflite.INT16X8},
     "int4": {"onnx": int4.SPEC, "tflite": tflite.INT4},
