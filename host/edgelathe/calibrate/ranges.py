@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 WHOLE_AT_ONCE = 16  # tensors of unknown shape that leave the runtime in one pass
+_LARGE = 4_000_000  # bytes of a model; a smaller one is not worth a file
 _LIGHT = 1024  # bytes; a larger constant says nothing of shapes
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -92,10 +95,11 @@ def _passes(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> I
     if not tensors:
         return
     given = [i.name for i in model.signature.inputs if i.name in tensors]
-    give_back()
     light = _light(model)
     opset = onnx_model.opsets(light).get("", 1)
     shapes = _shapes(light, batch_size(model.signature), data) if opset >= probes.OPSET else {}
+    del light  # what is cleared of it goes with it only
+    give_back()
     # The runtime starts from what nothing reads, latest first: that has to be the probes of the first tensors, or all
     # values wait for theirs.
     asked = [_probe(name, shapes[name], tensors[name]) for name in reversed(shapes) if name in tensors]
@@ -152,9 +156,7 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
     addition.graph.CopyFrom(extra)
     addition.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in whole if n not in have)
     try:
-        session = ort.InferenceSession(
-            model.data + addition.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = _open(model.data, addition.SerializeToString(), options)
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"cannot be run for calibration: {e}", "check it with `edgelathe inspect`"
@@ -164,6 +166,19 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
         return {**feed, **dict(zip(names, session.run(names, dict(feed)), strict=True))}
 
     return run
+
+
+def _open(data: bytes, addition: bytes, options: Any) -> Any:
+    """A session on both messages merged. From a file it takes one copy of the weights less than from bytes."""
+    import onnxruntime as ort
+
+    providers = ["CPUExecutionProvider"]
+    if len(data) > _LARGE:
+        with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(suffix=".onnx") as file:  # a disk may be full
+            file.writelines((data, addition))
+            file.flush()
+            return ort.InferenceSession(file.name, options, providers=providers)
+    return ort.InferenceSession(data + addition, options, providers=providers)
 
 
 def _shapes(proto: onnx.ModelProto, batch: int, data: Dataset) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from edgelathe.compress.graph import Names, array, bypass, layer, number, option
 from edgelathe.compress.second_order import Levels
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
+from edgelathe.core.memory import give_back
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 
@@ -113,6 +114,8 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     names = Names(graph)
     canonical(graph, names)
     notes += balance(graph, names, options.equalize, context.overrides)
+    give_back()
+    twin = onnx_model.from_ir(graph_model, model.name)
     refusal = Refusal(graph, options, context)
     found: Calibrated | None = None
     while found is None or found.never:
@@ -120,12 +123,12 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
         skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
         if not plan.weights:
             return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
-        found = grids.calibrate(onnx_model.from_ir(graph_model, model.name), plan, options, context)
+        found = grids.calibrate(twin, plan, options, context)
         refusal.never |= found.never
     notes += tuple(_constant(plan, found))
-    twin = onnx_model.from_ir(graph_model, model.name)
-    notes += _write(graph_model, names, plan, found, options, context)
+    notes += _write(graph_model, twin, names, plan, found, options, context)
     qdq.finish(graph_model, names)
+    give_back()  # what the float weights took
     config = {"session.x64quantprecision": "1"} if options.exact else {}
     return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config, twin)
 
@@ -154,16 +157,17 @@ class Refusal:
 
 
 def _write(
-    model: ir.Model, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
+    model: ir.Model, twin: Model, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
 ) -> tuple[Note, ...]:
-    """Write integer weights and values, and drop the clamps that the grids do."""
+    """Write integer weights and values, and drop the clamps that the grids do; `twin` is the model in float."""
     graph, writer = model.graph, qdq.Writer(model.graph, names, symmetric=bool(options.symmetric))
     own = {n: options_for(options, n, context.overrides) or options for n in plan.weights}
     levels = {n: _levels(n, own[n]) for n in plan.weights}
     sizes = {n: array(n.inputs[1]).size for n in plan.weights}  # type: ignore[union-attr]  # constant, by the plan
     learned = [n for n in plan.weights if _is_learned(own[n])]
-    before = onnx_model.to_ir(onnx_model.from_ir(model, "float"))
-    infer_shapes(before)
+    before = onnx_model.to_ir(twin) if learned else model  # a copy costs what the weights do
+    if learned:
+        infer_shapes(before)
     twins = dict(zip(graph, before.graph, strict=True))
     jobs = [
         rounding.Job(n, twins[n], levels[n], found.grid[n.inputs[0]].scale, per_channel=own[n].per_channel)  # type: ignore[index]  # a layer has an input
@@ -176,7 +180,7 @@ def _write(
     }
     _write_values(graph, writer, plan, found, options)
     assert context.data is not None
-    for job, stored in rounding.walk(model, before, jobs, context.data, context.seed):
+    for job, stored in rounding.walk(model, before, jobs, context.data, context.seed) if jobs else ():
         writer.weights(job.node, stored, job.input_scale)
     return (*_notes(plan, own, levels, narrowed), *_average(sizes, levels))
 
