@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgelathe.model.types import Model
 
+_TRIES = 4  # nodes of a pattern that are looked at: at some both forms are one
 _REACH = 4  # nodes between the pattern and the layer next to it, at most
 
 
@@ -37,7 +38,7 @@ class Micro:
 
     Attributes:
         pattern: its name in `placement.PATTERNS`.
-        layer: the node that was chosen: of those of the pattern the one that makes most values.
+        layer: the node that was chosen: of those of the pattern with a choice the one that makes most values.
         integer: with the pattern in integers; real: in float. Both take one sample.
         config: session entries that both want.
     """
@@ -69,11 +70,11 @@ def micros(model: Model, options: int8.Options, data: Dataset) -> Iterator[Micro
     plan = qplan.plan(graph, lambda node: "")
     integer = {*plan.weights, *plan.others}
     for pattern, find in placement.PATTERNS.items():
-        found = [n for n in find(graph) if n in integer]
-        if found:
-            micro = _micro(named, pattern, max(found, key=_size), options, data)
-            if micro is not None:
-                yield micro
+        found = sorted((n for n in find(graph) if n in integer), key=_size, reverse=True)
+        made = (_micro(named, pattern, anchor, options, data) for anchor in found[:_TRIES])
+        micro = next((m for m in made if m is not None), None)
+        if micro is not None:
+            yield micro
 
 
 def _micro(work: ir.Model, pattern: str, anchor: ir.Node, options: int8.Options, data: Dataset) -> Micro | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from edgelathe.compress import int8, micro, placement
+from edgelathe.compress.explain import brief
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.profile import Hardware
@@ -44,7 +45,7 @@ class Timed:
 
     def __str__(self) -> str:
         high = "?" if self.high is None else f"{self.high:.2f}"
-        where = f"{self.pattern} ({self.layer})"
+        where = f"{self.pattern} ({brief(self.layer)})"
         return f"{where}: float takes {self.ratio:.2f}x of integer [{self.low:.2f}, {high}], {self.verdict}"
 
 
@@ -126,7 +127,7 @@ def _time(scene: Scene, one: micro.Micro, tick: Tick) -> Timed | str:
     integer, real = outcome.measured
     failed = next((m.error for m in (integer, real) if m.error), None)
     if failed or not _timed(integer, real):
-        return f"{one.pattern} ({one.layer}): stays integer, not timed: {failed.what if failed else 'too slow'}"
+        return f"{one.pattern} ({brief(one.layer)}): stays integer, not timed: {failed.what if failed else 'too slow'}"
     got = figures.comparison(integer, real, job)
     return Timed(one.pattern, one.layer, got["ratio"], got["low"], got["high"], got["verdict"])
 
