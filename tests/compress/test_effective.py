@@ -13,7 +13,8 @@ def residual(clamp=True):
     """x and a branch that reaches far below zero meet in a sum, which is clamped."""
     g = Graph()
     w, bias = g.weights(3, 3, 1, 1, scale=4.0), g.const(np.full(3, -2, np.float32))
-    total = g.op("Add", g.op("Relu", "x"), g.op("Conv", g.op("Relu", "x"), w, bias, name="branch"))
+    x = g.op("Relu", "x")
+    total = g.op("Add", x, g.op("Conv", x, w, bias, name="branch"))
     return g.build(g.conv(g.op("Relu", total) if clamp else total, 3, 4))
 
 
