@@ -80,3 +80,13 @@ def test_what_was_left_out_against_the_evidence_is_run_after_all(case, monkeypat
     assert {(la.layer, w.bits): w.changed for la in found.layers for w in la.widths} == whole
     again = [job for jobs in runs for job in jobs if job.rows is None]
     assert len(again) > len(whole)
+
+
+def test_where_inner_values_have_no_row_a_sample_all_samples_are_run():
+    g = Graph()
+    flat = g.op("Flatten", "x")
+    first, second = (g.op("Transpose", g.op("MatMul", flat, g.weights(192, 5)), perm=[1, 0]) for _ in range(2))
+    model = g.build(g.op("Softmax", g.op("Transpose", g.op("Add", first, second), perm=[1, 0])))
+    data = samples(model, 300)
+    found = measured((model, Dataset(data.name, data.inputs, np.arange(300) % 5)))
+    assert all(w.sampled == 300 for la in found.layers for w in la.widths)

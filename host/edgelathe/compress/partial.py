@@ -46,8 +46,9 @@ class Map:
 class Chunks:
     """The samples in pieces of `size`, the last one filled up with copies of the last sample."""
 
-    def __init__(self, data: Dataset, size: int) -> None:
-        self._data, self.size = data, size
+    def __init__(self, data: Dataset, size: int, *, open_: bool = False) -> None:
+        """`open_`: the model takes pieces of any size."""
+        self._data, self.size, self.open = data, size, open_
 
     def __len__(self) -> int:
         return math.ceil(len(self._data) / self.size)
@@ -85,7 +86,7 @@ def chunks_of(model: Model, data: Dataset, most: int | None = None) -> Chunks:
     size = min(CHUNK, len(data), most or CHUNK)
     if any(i.shape and i.shape[0] for i in model.signature.inputs) or size == 1:
         return alone
-    several = Chunks(data, size)
+    several = Chunks(data, size, open_=True)
     with contextlib.suppress(UserError):  # the graph has a batch of its own inside
         if all(_agree(a, b) for a, b in zip(first, run(several.feed(0)), strict=True)):
             return several

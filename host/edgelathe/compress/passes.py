@@ -265,7 +265,8 @@ class Job:
 class Block:
     """Some chunks with the float model's inner values on them.
 
-    `open`: sessions by layer and number of the change; `keep`: they stay so for the next block.
+    `open`: sessions by layer and number of the change; `keep`: they stay so for the next block. `apart`: samples lie
+    along the first axis of all inner values, so that some of them can be run without the others.
     """
 
     of: Float
@@ -273,6 +274,7 @@ class Block:
     values: list[Arrays]
     open: dict[tuple[str, int], Run]
     keep: bool
+    apart: bool
 
     @property
     def count(self) -> int:
@@ -303,14 +305,14 @@ class Block:
         return np.concatenate(parts)
 
     def _some(self, job: Job, rows: NDArray[np.intp]) -> Answer:
-        """The answer where only some samples are run, in chunks filled up with copies."""
+        """The answer where only some samples are run, in chunks filled up with copies unless their size is open."""
         want, size = {k: self.known(k) for k in self.of.names}, self.of.chunks.size
         some, run = {k: v[rows] for k, v in want.items()}, self._run(job) if len(rows) else _nothing
         parts: list[Sequence[NDArray[Any]]] = []
         read = {*job.cut.boundary, *([job.layer.source] if job.change.source else [])}
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
-            places = [divmod(int(r), size) for r in np.resize(chosen, size)]
+            places = [divmod(int(r), size) for r in (chosen if self.of.chunks.open else np.resize(chosen, size))]
             values = {k: np.stack([self.values[chunk][k][i] for chunk, i in places]) for k in read}
             parts.append([v[: len(chosen)] for v in run(_inputs(job, values))])
         got = dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=bool(parts)))
@@ -341,6 +343,8 @@ class Block:
             for node, position in zip(part.graph.node, job.cut.nodes, strict=True):
                 if position in job.layer.positions:
                     node.input[0] = _ROUNDED
+        for given in part.graph.input if self.of.chunks.open and self.apart else ():
+            given.type.tensor_type.shape.dim[0].dim_param = "samples"
         replace(part, job.change)
         return partial.session(partial.serialized(part), f"{self.of.name}: from layer '{job.layer.name}' on")
 
@@ -366,18 +370,30 @@ def blocks(
         of.put(at, got)
         return feed | {n: got[n] for n in inner}
 
+    def apart(values: Arrays) -> bool:
+        """Whether samples in another order are inner values in that order; of one sample there is none."""
+        if chunks.size == 1:
+            return all(v.shape[:1] == (1,) for v in values.values())
+        turned = {k: np.roll(v, 1, axis=0) for k, v in chunks.feed(0).items()}
+        got = dict(zip(names, run({k: turned[k] for k in read}), strict=True))
+        return all(
+            v.shape[:1] == (chunks.size,) and np.allclose(np.roll(v, 1, axis=0), got.get(k, turned.get(k)), atol=1e-4)
+            for k, v in values.items()
+        )
+
     sizes = {t.name: t.ByteSize() for t in graph.initializer}
     heavy = sum(sizes.get(i, 0) for c in cuts.values() for at in c.nodes for i in graph.node[at].input)
     open_: dict[tuple[str, int], Run] = {}
-    start = 0
+    start, separate = 0, False
     while start < len(chunks):
         first = captured(start)
+        separate = separate if start else apart(first)
         limit = (most if start else begin or most) or len(chunks) * chunks.size
         count = max(1, min(BLOCK_BYTES // sum(a.nbytes for a in first.values()), limit // chunks.size))
         which = range(start, min(start + count, len(chunks)))
         held = heavy + len(cuts) * sum(a.nbytes for a in first.values())  # a session keeps what it computed with
         keep = which.stop - which.start < len(chunks) and held <= SESSION_BYTES
-        yield Block(of, which, [first, *of.map(captured, which[1:])], open_, keep)
+        yield Block(of, which, [first, *of.map(captured, which[1:])], open_, keep, separate)
         start += count
 
 

@@ -251,7 +251,7 @@ def _work(
         changes |= zip((la.name for la in fresh), made, strict=True)
         if not block.which.start:
             _check(scene, block)
-        margin = screening.margins(block.known(scores)) if scores else None
+        margin = screening.margins(block.known(scores)) if scores and block.apart else None
         jobs = [
             Job(la, cuts[la.name], j, change, found[la.name, j].rows(margin))
             for la in layers
