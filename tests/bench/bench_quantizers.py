@@ -6,6 +6,7 @@ flatters it; ours is the default. Environments are made on demand under the cach
 
     EDGELATHE_BENCH_MODELS   titles of MODELS, by comma (default: all)
     EDGELATHE_BENCH_PEERS    names of PEERS, by comma (default: all)
+    EDGELATHE_BENCH_BITS     of the weights: 8, 4 or 8,4 (default)
     EDGELATHE_BENCH_LIMIT    seconds that one quantization may take (default 900)
     EDGELATHE_BENCH_KEEP     a folder for what is made; a job that is there is not run again
     EDGELATHE_BENCH_LATENCY  seconds a model of the timing in turns, 0: none (default 2)
@@ -35,6 +36,12 @@ from edgelathe.model import io
 pytestmark = pytest.mark.bench
 
 
+def chosen(variable: str, names: list[str]) -> list[str]:
+    wanted = [w.strip() for w in os.environ.get(variable, "").split(",") if w.strip()]
+    assert set(wanted) <= set(names), f"{variable}: choose from {', '.join(names)}"
+    return wanted or names
+
+
 @dataclass(frozen=True)
 class Case:
     """One model of the data: its file, calibration samples, evaluation files, and whether it is slow to quantize."""
@@ -61,6 +68,7 @@ CASES = (
     ),
 )  # fmt: skip
 LIMIT_S = float(os.environ.get("EDGELATHE_BENCH_LIMIT", "900"))
+BITS = chosen("EDGELATHE_BENCH_BITS", ["8", "4"])
 LATENCY_S = float(os.environ.get("EDGELATHE_BENCH_LATENCY", "2"))
 
 
@@ -80,12 +88,6 @@ class Row:
     def rank(self) -> tuple[float, float]:
         """Fewest changed answers first, then most right ones."""
         return (self.exact.changed, -self.exact.right) if self.exact else (float("inf"), 0)
-
-
-def chosen(variable: str, names: list[str]) -> list[str]:
-    wanted = [w.strip() for w in os.environ.get(variable, "").split(",") if w.strip()]
-    assert set(wanted) <= set(names), f"{variable}: choose from {', '.join(names)}"
-    return wanted or names
 
 
 @pytest.fixture(params=chosen("EDGELATHE_BENCH_MODELS", [c.title for c in CASES]))
@@ -115,6 +117,8 @@ def rows(peer: Peer, case: Case, source: Source, x, y, float_answers, folder):
         print(f"  SKIPPED {peer.name}: {e}")
         return
     for bits, grid in ((8, peer.grid), (4, peer.four)):
+        if str(bits) not in BITS:
+            continue
         for setting, options in grid.items():
             if case.large and setting in peer.slow:
                 continue
