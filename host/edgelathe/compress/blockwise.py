@@ -154,19 +154,19 @@ def _inside(
 
     `real` [g, o, b]: the weights, `moved` the same made up for the errors of earlier blocks; scale, zero [g, o, k].
     """
-    shape = (*scale.shape, real.shape[2])
-    codes, errors, loss = np.empty(shape, np.uint8), np.zeros(shape), np.zeros(scale.shape)
-    step = scale.astype(np.float64)
-    for i in range(shape[3]):
-        w = moved[:, :, i, None]
-        if i:
-            w = w + np.einsum("gokj,gj->gok", errors[..., :i], ratio[:, i, :i])
-        q = _codes(w, scale, zero, form)
-        made = (q - zero) * step
-        codes[..., i] = q
-        errors[..., i] = real[:, :, i, None] - made
+    shape = (len(scale), real.shape[2], *scale.shape[1:])  # inputs second: what was lost so far lies in a row
+    codes, errors, loss = np.empty(shape, np.uint8), np.empty(shape), np.zeros(scale.shape)
+    flat = errors.reshape(*shape[:2], scale[0].size)
+    step, from_zero = scale.astype(np.float64), zero.astype(np.float64)
+    for i in range(shape[1]):
+        before = ratio[:, i, None, :i] @ flat[:, :i]
+        w = moved[:, :, i, None] + before.reshape(scale.shape)
+        q = _codes(w, step, from_zero, form)
+        made = (q - from_zero) * step
+        codes[:, i] = q
+        errors[:, i] = real[:, :, i, None] - made
         loss += np.square((w - made) * diagonal[:, None, None, i])
-    return codes, errors, loss
+    return np.moveaxis(codes, 1, 3), np.moveaxis(errors, 1, 3), loss
 
 
 def _codes(w: Array, scale: NDArray[Any], zero: NDArray[Any], form: Form) -> Array:

@@ -63,7 +63,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
         nodes = tuple(ir_model.graph)
         found = half.convert(ir_model, names, model, context)
         notes += tuple(_aligned(found, nodes)) if options.arithmetic == "tensor-cores" else found
-        notes += tuple(Note("model", True, _SLOW[a]) for a in (options.arithmetic,) if a in _SLOW)
+        notes += tuple(Note("model", False, _SLOW[a]) for a in (options.arithmetic,) if a in _SLOW)
     else:
         notes += tuple(narrow.store(ir_model.graph, names, narrow.FLOAT16, context.overrides))
     finish(ir_model, names)
@@ -79,7 +79,7 @@ def _aligned(notes: Sequence[Note], nodes: Sequence[ir.Node]) -> Iterator[Note]:
         yield replace(note, what=f"{note.what}; {extra}") if extra else note
     if done:
         fit = sum(not why[name] for name in done)
-        yield Note("model", True, f"tensor cores fit {fit} of {len(done)} layers with weights")
+        yield Note("model", fit == len(done), f"tensor cores fit {fit} of {len(done)} layers with weights")
 
 
 SPEC = StepSpec("weights in float16", Options, apply, after=("fold",), resolve=resolve, ops=LINEAR, final=True)

@@ -59,7 +59,7 @@ def convert(ir_model: ir.Model, names: Names, model: Model, context: Context) ->
             large |= {str(v.name) for v in node.outputs} if beyond or _reads(node, large) else set()
     _Casts(graph, names, set(chosen), notes).write(chosen)
     if chosen and measured is None:
-        notes.append(Note("model", True, "overflow was not looked for: no calibration data"))
+        notes.append(Note("model", False, "overflow was not looked for: no calibration data"))
     return tuple(notes)
 
 

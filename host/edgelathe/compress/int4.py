@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.compress import blockwise, int4_forms, opset, problems, qdq
+from edgelathe.compress import assignment, blockwise, int4_forms, opset, problems, qdq
 from edgelathe.compress import graph as g
 from edgelathe.compress.blockwise import Blocks, Form
 from edgelathe.compress.canonical import plain_gemm
@@ -33,6 +33,14 @@ _PLACES = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (1,),
     "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "Gather": (0,),
 }  # fmt: skip
+# Operators that make no number below 0, and those that keep it so.
+_ONE_SIGN = frozenset(("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs"))
+_KEEPING = frozenset(
+    (
+        "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Reshape", "Flatten",
+        "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity", "Dropout",
+    )
+)  # fmt: skip
 _LOWEST = 11  # opset of the operators that unpack weights
 _NODES = 200  # bytes of a layer's new nodes, about
 _PAYS = 0.75  # of its float bytes: what takes more stays float
@@ -46,9 +54,9 @@ class Options:
     """Options of `int4`."""
 
     block: int = option(32, "inputs that share a scale", choices=(16, 32, 64, 128, 256))
-    symmetric: bool = option(False, "no zero points: half a byte less for each block")
+    symmetric: bool = option(True, "no zero points, else half a byte more for each block")
     rounding: str = option(
-        "auto", "how weights are rounded; auto: second-order where calibration data are given",
+        "auto", "how weights are rounded; auto: second-order, without data on what can be presumed of the inputs",
         choices=("auto", "nearest", "second-order"),
     )  # fmt: skip
     form: str = option(
@@ -130,12 +138,13 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
             plain_gemm(node, names)
     notes = [*raised, *balance(work.graph, names, options.equalize, context.overrides)]
     found = list(_found(work.graph, options, context, notes))
-    done = _settle(work, found, context, names, notes)
+    twin = onnx_model.from_ir(work, model.name)
+    done = _settle(work, twin, found, context, names, notes)
     if not done:
         return Applied(model, (*notes, Note("model", False, "no weights that pay")))
     config = _write(work, done, names)
     qdq.finish(work, names)
-    return Applied(onnx_model.from_ir(work, model.name), tuple(notes), config)
+    return Applied(onnx_model.from_ir(work, model.name), tuple(notes), config, twin)
 
 
 def _found(graph: ir.Graph, options: Options, context: Context, notes: list[Note]) -> Iterator[_Weights]:
@@ -187,12 +196,12 @@ def _is_depthwise(node: ir.Node, w: NDArray[np.float32]) -> bool:
 
 
 def _settle(
-    work: ir.Model, found: list[_Weights], context: Context, names: g.Names, notes: list[Note]
+    work: ir.Model, twin: Model, found: list[_Weights], context: Context, names: g.Names, notes: list[Note]
 ) -> dict[_Weights, Blocks]:
     """Choose codes for each constant, those first that need no samples; what they stand for takes its place."""
     import onnx_ir as ir
 
-    before = onnx_model.to_ir(onnx_model.from_ir(work, "float"))
+    before = onnx_model.to_ir(twin)
     infer_shapes(before)
     twins = dict(zip(work.graph, before.graph, strict=True))
     done: dict[_Weights, Blocks] = {}
@@ -212,7 +221,7 @@ def _settle(
         elif context.data is not None and of.options.rounding != "nearest" and _is_learned(of):
             later[of.node] = of
         else:
-            blocks = blockwise.nearest(of.rows(), of.form())
+            blocks = _without_samples(of)
             take(of, blocks, _distance(of.rows(), blocks.real()))
     pairs = [problems.Pair(n, twins[n]) for n in later]
     solved = problems.problems(work, before, pairs, context.data, context.seed) if context.data and pairs else ()
@@ -226,6 +235,30 @@ def _settle(
             g.set_constant(pair.node, 2, bias, names)
     notes += [told[of] for of in found]
     return {of: done[of] for of in found if of in done}
+
+
+def _without_samples(of: _Weights) -> Blocks:
+    """The nearest codes; where all inputs have one sign, codes whose errors cancel in the sum of each output."""
+    rows, form = of.rows(), of.form()
+    linear = of.node.op_type in ("Conv", "Gemm", "MatMul") and all(_one_sign(n.inputs[0]) for n in _readers(of))
+    if not linear or of.options.rounding == "nearest" or rows.shape[1] > _WIDEST:
+        return blockwise.nearest(rows, form)
+    return blockwise.compensated(rows[None], assignment.presumed(1, rows.shape[1]), form)
+
+
+def _readers(of: _Weights) -> list[ir.Node]:
+    return [use.node for use in of.value.uses()]
+
+
+def _one_sign(value: ir.Value | None) -> bool:
+    """Whether no number of a value is below 0; of the model's inputs that is presumed, as it holds for pixels."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type in _ONE_SIGN:
+        return value is not None
+    if node.op_type == "Clip":
+        low = g.scalar(node.inputs[1]) if len(node.inputs) > 1 else g.number(node, "min", None)
+        return low is not None and low >= 0
+    return node.op_type in _KEEPING and _one_sign(node.inputs[0])
 
 
 def _is_learned(of: _Weights) -> bool:
@@ -268,10 +301,7 @@ def _distance(want: Array, have: NDArray[np.float32]) -> float:
 
 def _loss(problem: problems.Problem, real: Array) -> float:
     """Size of the output's error relative to the output's."""
-    error, whole = (
-        float(np.einsum("gof,gfh,goh->", e, problem.hessian, e, optimize=True))
-        for e in (real - problem.wanted, problem.weights)
-    )
+    error, whole = (float(np.vdot(e @ problem.hessian, e)) for e in (real - problem.wanted, problem.weights))
     return float(np.sqrt(max(error, 0.0) / whole)) if whole > 0 else 0.0
 
 

@@ -68,6 +68,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     refuse_quantized(graph, model.name)
     refuse_not_finite(graph, model.name)
     notes += balance(graph, names, options.equalize, context.overrides)
+    twin = onnx_model.from_ir(ir_model, model.name)
     inputs: dict[ir.Value, ir.Node] = {}
     for node in standard_nodes(graph):
         if node.op_type not in _OPS or array(node.inputs[1]) is None:
@@ -88,7 +89,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     if not any(n.done for n in notes):
         notes += (Note("model", False, "no layer with float weights that pays"),)
     finish(ir_model, names)
-    return Applied(onnx_model.from_ir(ir_model, model.name), notes)
+    return Applied(onnx_model.from_ir(ir_model, model.name), notes, twin=twin)
 
 
 def _recurrent(model: ir.Model, node: ir.Node, options: Options, names: Names) -> Note:
