@@ -375,9 +375,9 @@ def blocks(
         if chunks.size == 1:
             return all(v.shape[:1] == (1,) for v in values.values())
         turned = {k: np.roll(v, 1, axis=0) for k, v in chunks.feed(0).items()}
-        got = dict(zip(names, run({k: turned[k] for k in read}), strict=True))
+        got = turned | dict(zip(names, run({k: turned[k] for k in read}), strict=True))
         return all(
-            v.shape[:1] == (chunks.size,) and np.allclose(np.roll(v, 1, axis=0), got.get(k, turned.get(k)), atol=1e-4)
+            v.shape[:1] == (chunks.size,) and np.allclose(np.roll(v, 1, axis=0), got[k], atol=1e-4)
             for k, v in values.items()
         )
 
