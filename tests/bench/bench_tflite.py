@@ -69,6 +69,9 @@ def theirs(model: Model, x: np.ndarray, algorithm: str, merge: str, weights: int
     for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         bits = weights if op != "DEPTHWISE_CONV_2D" else 8
         work.add_static_config(".*", qtyping.TFLOperationName(op), 8, bits, algorithm_key=algorithms[1])
+    for end in ("INPUT", "OUTPUT"):  # float32, as ours
+        keep = algorithm_manager.AlgorithmName.NO_QUANTIZE
+        work.update_quantization_recipe(".*", qtyping.TFLOperationName(end), algorithm_key=keep)
     more = {"qsv_update_func": qsv_utils.min_max_update} if merge == "min-max" else {}
     name = model.signature.inputs[0].name
     with run.hushed(), warnings.catch_warnings():

@@ -139,5 +139,8 @@ def from_integer(data: bytes, name: str) -> Model:
             tensor.buffer = len(model.buffers)
             model.buffers.append(buffer)
         tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+    used = {t.buffer for t in graph.tensors}
+    for i, buffer in enumerate(model.buffers):
+        buffer.data = buffer.data if i in used else None
     model.signatureDefs = []
     return io.from_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), "tflite", name)
