@@ -126,7 +126,7 @@ def rows(peer: Peer, case: Case, source: Source, x, y, float_answers, folder):
             row = Row(peer.name, setting, bits, made)
             if made.path:
                 both = [judge(made.path, x, y, float_answers, c) for c in (EXACT, dict(made.session or {}))]
-                row = Row(peer.name, setting, bits, made, made.path.stat().st_size, *both)
+                row = Row(peer.name, setting, bits, made, made.bytes, *both)
             print(shown(row), flush=True)
             yield row
 

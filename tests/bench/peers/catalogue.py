@@ -119,7 +119,7 @@ PEERS = (
         frozenset(),
     ),
     Peer(
-        "Olive", "run_olive.py", ("olive-ai==0.13.0", "onnxruntime==1.32.0"),
+        "Olive", "run_olive.py", ("olive-ai==0.13.0", "onnxruntime==1.32.0", "requests"),
         {
             "default": {},
             "channel": _CHANNEL,

@@ -31,6 +31,11 @@ class Made:
     versions: Mapping[str, str] | None = None
     session: Mapping[str, str] | None = None
 
+    @property
+    def bytes(self) -> int:
+        """Of the file, and of what its tool put beside it as external data."""
+        return sum(f.stat().st_size for f in self.path.parent.glob(f"{self.path.name}*")) if self.path else 0
+
 
 @dataclass(frozen=True)
 class Source:
