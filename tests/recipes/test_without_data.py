@@ -5,7 +5,7 @@ import pytest
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import parse
-from edgelathe.model import metadata
+from edgelathe.model import io, metadata
 from edgelathe.recipes import ready, run
 from edgelathe.recipes.resolve import resolve
 from support.tiny_onnx import Graph
@@ -46,3 +46,12 @@ def test_made_up_images_explain_nothing():
     data = ready.calibration(None, resolved, model, "r")
     with pytest.raises(UserError, match="needs samples"):
         run.run(resolved, model, data, "r", explain=True)
+
+
+def test_a_tflite_model_is_calibrated_on_made_up_images_too(data_dir):
+    model = io.load(data_dir / "cifar10_resnet8" / "model.tflite")
+    resolved = resolve(parse("int8(correct=false)"), "tflite", Hardware("aarch64", frozenset()), "r")
+    data = ready.calibration(None, resolved, model, "r")
+    assert "input 0 to 255 guessed" in data.how
+    made = run.run(resolved, model, data, "r")
+    assert metadata.read(made.model, metadata.CALIBRATION) == f"synthetic: {made.synthetic}"
