@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support import cli, sshd
@@ -121,6 +122,27 @@ def test_a_lost_connection_loses_no_finished_measurement(board: Board, data_dir:
     after = measured(document)
     assert before.items() <= after.items()
     assert len(after) > len(before)
+
+
+@pytest.mark.slow
+def test_an_evaluation_goes_on_where_the_connection_was_lost(board: Board, data_dir: Path, tmp_path: Path) -> None:
+    folder, data = data_dir / "cifar10_resnet8", tmp_path / "many.npz"
+    with np.load(folder / "eval.npz") as f:
+        np.savez(data, x=np.tile(f["x"], (4, 1, 1, 1)), y=np.tile(f["y"], 4))
+    args = ("eval", folder / "model.onnx", "--data", data, "--device", "board")
+    process = cli.start(*args, "--json")
+    kept = Path(board.env["XDG_CACHE_HOME"]) / "edgelathe" / "eval"
+    while not any(p.stat().st_size > 10_000 for p in kept.glob("*.npys")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    board.server.cut()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    (result,) = cli.answer(*args)["results"]
+    assert any("samples were measured before it was cut off" in w for w in result["warnings"])
+    (whole,) = cli.answer("eval", folder / "model.onnx", "--data", data)["results"]
+    assert result["accuracy"] == whole["accuracy"]
+    assert list(kept.iterdir()) == []
 
 
 def test_a_closed_port_is_one_line_and_exit_code_3(board: Board, data_dir: Path) -> None:
