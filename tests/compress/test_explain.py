@@ -108,7 +108,7 @@ def test_sums_that_can_saturate_are_named_unless_products_are_exact():
 
 
 def test_overflow_of_float16_is_named():
-    model = network(weight=60000.0)
+    model = network(weight=8000.0)  # weights that float16 holds, and sums that it does not
     data = labelled(model)
     found = explain(model, fp16.apply(model, fp16.Options(compute="half"), Context()).model, data)
     assert layer(found, "third").overflow
