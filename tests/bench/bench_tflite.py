@@ -63,6 +63,7 @@ def theirs(model: Model, x: np.ndarray, algorithm: str, merge: str, weights: int
     from ai_edge_quantizer.utils import qsv_utils
 
     data = with_signature(model)
+    vars(np).setdefault("bool", np.bool_)  # what OCTAV calls it, which numpy 1.24 to 1.26 do not know
     work = quantizer.Quantizer(data)
     algorithms = (algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, algorithm_manager.AlgorithmName(algorithm))
     work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8, algorithm_key=algorithms[0])
