@@ -28,6 +28,11 @@ def test_int8_folds_first() -> None:
     assert [s.use for s in resolve(parse("fold+int8"), "onnx", ARM, "r").steps] == ["fold", "int8"]
 
 
+def test_steps_that_correct_come_after_the_one_that_quantizes() -> None:
+    steps = resolve(parse("int8+bias-correct+output-affine"), "onnx", ARM, "r").steps
+    assert [s.use for s in steps] == ["fold", "int8", "bias-correct", "output-affine"]
+
+
 def test_features_decide_what_the_kernels_can_take() -> None:
     def int8(hardware: Hardware) -> dict[str, object]:
         return dict(resolve(parse("int8"), "onnx", hardware, "r").steps[-1].options)
@@ -49,6 +54,8 @@ def test_what_the_user_chose_stays() -> None:
         ("prune", "tflite", "not for tflite"),
         ("int8(scael=mse)", "onnx", "scael"),
         ("int8+prune", "onnx", "'prune' comes after 'int8'"),
+        ("int8+bias-correct+prune", "onnx", "'prune' comes after 'int8'"),
+        ("bias-correct", "onnx", "'bias-correct' has no step before it to correct; write int8+bias-correct"),
     ],
 )
 def test_each_mistake_is_named(recipe: str, format: str, says: str) -> None:

@@ -64,6 +64,15 @@ class Frontier:
             self._live[i] = {n: have[n] for n in kept}
             yield {n: have[n] for n in wanted}
 
+    def shift(self, value: ir.Value, by: NDArray[Any], axis: int) -> None:
+        """Add `by` [channels] along `axis` to a value that nodes ahead read: the graph behind it was changed so."""
+        name = name_of(value)
+        for i, live in enumerate(self._live):
+            if name in live:
+                old = live[name]
+                shape = [-1 if a == axis % old.ndim else 1 for a in range(old.ndim)]
+                self._live[i] = {**live, name: (old + by.reshape(shape)).astype(old.dtype)}
+
     def _stretch(self, values: Sequence[ir.Value]) -> list[ir.Node]:
         """The nodes between what is there and `values`, in the graph's order."""
         found: set[ir.Node] = set()
@@ -111,6 +120,7 @@ class Frontier:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = _THREADS, 1, 4
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # many short calls: it would only wait
         try:
             session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime raises a dozen of its own kinds

@@ -45,10 +45,12 @@ def resolve(recipe: Recipe, format: Format, hardware: Hardware, where: str) -> R
         for wanted in row.after:
             if wanted not in {s.use for s in steps} | {s.use for s in recipe.steps}:
                 steps.append(_resolved(Step(wanted), spec(Step(wanted), format, where), hardware, where))
-        if closed:
+        if closed and not row.corrects:
             raise UserError(where, f"'{step.use}' comes after '{closed}'", f"put {closed} last")
+        if row.corrects and step is recipe.steps[0]:
+            raise UserError(where, f"'{step.use}' has no step before it to correct", f"write int8+{step.use}")
         steps.append(_resolved(step, row, hardware, where))
-        closed = step.use if row.final else None
+        closed = step.use if row.final else closed
     return replace(recipe, steps=tuple(steps))
 
 

@@ -69,6 +69,7 @@ def run(
     done: list[StepRun] = []
     config: dict[str, str] = {}
     current, made_up = model, ""
+    twin: Model | None = None
     for step in recipe.steps:
         row = spec(step, model.format, where)
         if data is None and "data" in row.needs:
@@ -77,15 +78,16 @@ def run(
             raise UserError("--explain", "needs samples to compare models on", "give them with --data")
         on_step(step.use)
         start = time.perf_counter()
-        applied = row.apply(
-            current, options.build(row.options, step.options, where), Context(data=data, overrides=step.layers)
-        )
+        context = Context(data=data, overrides=step.layers, reference=model, twin=twin)
+        applied = row.apply(current, options.build(row.options, step.options, where), context)
         seconds = time.perf_counter() - start
         config |= applied.config
         explained = None
         if explain and data is not None and applied.model.sha256 != current.sha256:
             on_step(f"{step.use}: explain")
             explained = explaining.explain(model, applied.model, data, config)
+        if row.final:
+            twin = applied.twin or current
         current = applied.model
         notes = applied.notes
         if isinstance(data, Synthetic) and "data" in row.needs:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from edgelathe.compress import (
     bf16,
+    bias_correct,
+    bias_correct_tflite,
     codebook,
     equalize,
     fold,
@@ -14,6 +16,8 @@ from edgelathe.compress import (
     int8,
     int8_dynamic,
     mixed,
+    output_affine,
+    output_affine_tflite,
     prune,
     sparse,
     tflite,
@@ -32,6 +36,8 @@ STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "fp16": {"onnx": fp16.SPEC, "tflite": tflite.FP16},
     "bf16": {"onnx": bf16.SPEC},
     "codebook": {"onnx": codebook.SPEC},
+    "bias-correct": {"onnx": bias_correct.SPEC, "tflite": bias_correct_tflite.SPEC},
+    "output-affine": {"onnx": output_affine.SPEC, "tflite": output_affine_tflite.SPEC},
     "prune": {"onnx": prune.SPEC},
     "sparse": {"onnx": sparse.SPEC},
 }
