@@ -37,7 +37,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def context(data):
-    return Context(data=Dataset("calib.npz", {"input_1": data.inputs["input_1"][:64]}, data.labels[:64]))
+    return Context(data=Dataset("calib.npz", {"input_1": data.inputs["input_1"][:32]}, data.labels[:32]))
 
 
 @pytest.fixture(scope="module")
