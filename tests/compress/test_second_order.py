@@ -76,19 +76,3 @@ def test_nothing_is_undefined_where_nothing_was_read_and_no_weight_is_left():
 def test_levels_say_their_bits():
     assert [Levels.of(b, reduce=False).bits for b in (2, 3, 4, 5, 6, 7, 8)] == [2, 3, 4, 5, 6, 7, 8]
     assert Levels.of(8, reduce=True) == Levels(-64, 64)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_moves_of_single_integers_and_scales_lose_less_and_nothing_more_is_to_be_had(shared):
-    w, h = problem(groups=2)
-    h, _ = second_order.damped(h, 0.01)
-    levels, least = Levels(-8, 7), np.zeros((2, 6), np.float32)
-    first = second_order.round_to(w, h, levels, least, shared=shared)
-    moved = second_order.descend(first, w, h, levels, least, shared=shared)
-    np.testing.assert_allclose(moved.loss, loss(w, h, moved.integers, moved.scale), rtol=1e-5)
-    assert moved.loss.sum() < 0.97 * first.loss.sum()
-    assert len(np.unique(moved.scale)) == (1 if shared else 12)
-    for other in (moved.scale * np.float32(0.999), moved.scale * np.float32(1.001)):
-        assert loss(w, h, moved.integers, other).sum() > moved.loss.sum()
-    held = second_order.descend(first, w, h, levels, first.scale, shared=shared)
-    assert (held.scale >= first.scale).all()

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from edgelathe.compress.second_order import Levels, Rounded
     from edgelathe.core.dataset import Dataset
 
-_PULLS, _MOVES = 2, 2  # times that what is wanted is found again, before and after rounding
-
 
 @dataclass(frozen=True)
 class Job(Pair):
@@ -49,15 +47,9 @@ def fit(
 ) -> tuple[Problem, Rounded]:
     """Integers and scales for one layer, and its problem as they leave it; `least`, `shared` as for `round_to`.
 
-    What a clamp hides depends on the weights: real ones are found first, then rounded, then moved, each time to what is
-    left to be wanted.
+    The bias makes up for the mean error that no clamp hides.
     """
-    for _ in range(_PULLS):
-        problem = problem.given(problem.wanted)
     found = second_order.round_to(problem.wanted, problem.hessian, levels, least, shared=shared)
-    for _ in range(_MOVES):
-        problem = problem.given(found.real())
-        found = second_order.descend(found, problem.wanted, problem.hessian, levels, least, shared=shared)
     return problem.given(found.real()), found
 
 

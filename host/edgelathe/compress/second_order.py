@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 _BLOCK = 64  # inputs that are rounded between two matrix products
 _ENTRIES = 1 << 24  # weights times candidates of scales that are rounded at once
-_SWEEPS = 4  # over all inputs, at most
 _SMALLEST = 2.0**-100  # of a scale, as elsewhere
 # Fractions of the range that the largest weight asks for. Few bits want to clip; 8 bits do not.
 _RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
@@ -96,35 +95,6 @@ def round_to(
     return best
 
 
-def descend(
-    found: Rounded, weights: Array, hessian: Array, levels: Levels, least: NDArray[np.float32], *, shared: bool = False
-) -> Rounded:
-    """Move single integers, and after each sweep the scales, as long as the loss falls: coordinate descent.
-
-    The nearest plane settles each input once, knowing nothing of those behind it; a sweep over all finds the moves that
-    pay now (Behdin et al., QuantEase, 2023, of one sweep after the other). Never loses more than `found`.
-    """
-    q, scale = found.integers.astype(np.float64), found.scale.astype(np.float64)
-    curve = np.diagonal(hessian, axis1=1, axis2=2)[:, None, :]
-    for _ in range(_SWEEPS):
-        slope = (weights - q * scale[:, :, None]) @ hessian
-        steps = curve * scale[:, :, None]
-        moves = 0
-        for i in range(q.shape[2]):
-            better = np.clip(np.rint(q[:, :, i] + slope[:, :, i] / steps[:, :, i]), levels.low, levels.high)
-            g, o = np.nonzero(better != q[:, :, i])
-            if len(g):
-                by = better[g, o] - q[g, o, i]
-                slope[g, o] -= (by * scale[g, o])[:, None] * hessian[g, i]
-                q[g, o, i] = better[g, o]
-                moves += len(g)
-        scale = _refitted(q, scale, weights, hessian, least, shared=shared)
-        if not moves:
-            break
-    errors = weights - q * scale[:, :, None]
-    return Rounded(q.astype(np.int8), scale.astype(np.float32), ((errors @ hessian) * errors).sum(axis=2))
-
-
 def nearest_to(weights: Array, scale: NDArray[np.float32], levels: Levels) -> NDArray[np.int8]:
     """Integers [g, o, f] next to the weights, without second order."""
     q = np.rint(weights / scale[:, :, None])
@@ -183,15 +153,3 @@ def _better(a: Rounded, b: Rounded, *, shared: bool) -> Rounded:
         np.where(wins, b.scale, a.scale),
         np.where(wins, b.loss, a.loss),
     )
-
-
-def _refitted(
-    q: Array, scale: Array, weights: Array, hessian: Array, least: NDArray[np.float32], *, shared: bool
-) -> Array:
-    """The scales [g, o] of least loss for these integers, as float32 has them."""
-    seen = q @ hessian
-    above, below = (seen * weights).sum(axis=2), (seen * q).sum(axis=2)
-    if shared:
-        above, below = np.full_like(above, above.sum()), np.full_like(below, below.sum())
-    best = np.where(below > 0, above / np.where(below > 0, below, 1), 0).astype(np.float32)
-    return np.where(best > np.maximum(least, _SMALLEST), best, scale).astype(np.float64)
