@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelathe.compress import int8, opset, partial, passes, qplan, qweights, rounding, weighted
+from edgelathe.compress import int8, opset, partial, passes, qplan, qweights, second_order, weighted
 from edgelathe.compress.allocate import Choice
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, layer, number, options_for, refuse_quantized
+from edgelathe.compress.graph import Names, array, layer, options_for, refuse_quantized
 from edgelathe.compress.limits import FLOAT, HALF
 from edgelathe.compress.packed import Packer, packed_bytes
 from edgelathe.compress.passes import Answer, Change, Error, Float
@@ -132,12 +132,6 @@ def forms(
     return found
 
 
-def is_depthwise(la: Weighted) -> bool:
-    """Whether each output reads one channel."""
-    w = array(la.node.inputs[1])
-    return la.op == "Conv" and w is not None and w.shape[1] == 1 and number(la.node, "group", 1) > 1
-
-
 def is_learned(options: Options, bits: int) -> bool:
     """Whether `int8` rounds a layer of so many bits by second order."""
     return options.rounding == "second-order" or (options.rounding == "auto" and bits < 8)
@@ -236,10 +230,9 @@ def _learned(la: Weighted, problem: Problem, levels: Levels, *, shared: bool) ->
     w: NDArray[Any] | None = array(la.node.inputs[1])
     assert w is not None
     least = np.zeros(problem.weights.shape[:2], np.float32)
-    problem, found = rounding.fit(problem, levels, least, shared=shared)
-    real = found.real()
+    real = second_order.round_to(problem.wanted, problem.hessian, levels, least, shared=shared).real()
     outputs_first = qweights.channel_axis(la.node) == 0
     weights = real.reshape(w.shape) if outputs_first else real.reshape(w.shape[::-1]).T
     out = {la.weight: np.ascontiguousarray(weights, np.float32)}
-    bias = problem.bias(real) if la.bias else None
+    bias = problem.bias(real, unhidden=True) if la.bias else None
     return out if bias is None else out | {str(la.bias): bias}

@@ -69,7 +69,7 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
         raise UserError(
             STEP, "no step before it has quantized the model", "write it behind one, as in int8+bias-correct"
         )
-    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), _count(twin))).astype(np.int64))
+    rows = dataset.spread(len(data), _count(twin))
     file = File(model.data)
     ours, theirs = list(feeds(model, data, rows)), list(feeds(twin, data, rows))
     fold = held_out.folds(Dataset(data.name, {str(t): np.stack([f[t] for f in theirs]) for t in theirs[0]}), STEP)

@@ -188,7 +188,7 @@ def _settle(
         of = later[pair.node]
         what = _code(of, problem.wanted, problem.hessian)
         real = _rows_of(of, what.real()).reshape(problem.wanted.shape)
-        if take(of, what, _loss(problem, real)):
+        if take(of, what, problem.loss(real)):
             bias = problem.bias(real)
             if bias is not None:
                 g.set_constant(pair.node, 2, bias, names)
@@ -269,12 +269,6 @@ def _distance(w: NDArray[np.float32], real: NDArray[np.float32]) -> float:
     """Size of the weights' error relative to theirs."""
     size = float(np.linalg.norm(w.astype(np.float64)))
     return float(np.linalg.norm(w.astype(np.float64) - real)) / size if size else 0.0
-
-
-def _loss(problem: problems.Problem, real: Array) -> float:
-    """Size of the output's error relative to the output's."""
-    error, whole = (float(np.vdot(e @ problem.hessian, e)) for e in (real - problem.wanted, problem.weights))
-    return float(np.sqrt(max(error, 0.0) / whole)) if whole > 0 else 0.0
 
 
 def _words(what: Coded) -> str:

@@ -187,3 +187,9 @@ def rank(value: ir.Value | None) -> int | None:
 def standard_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes of ONNX's own domain in the main graph, safe against removal while iterating."""
     return (n for n in tuple(graph) if n.domain in ("", "ai.onnx") and n.graph is graph)
+
+
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether each output of a convolution reads one channel: few constant weights, each of which matters."""
+    w = array(node.inputs[1]) if node.op_type == "Conv" else None
+    return w is not None and w.shape[1] == 1 and number(node, "group", 1) > 1

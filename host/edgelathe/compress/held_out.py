@@ -41,7 +41,7 @@ class Samples:
 
         Raises UserError, naming the `step`, where there are none, or fewer than `FEWEST` differ.
         """
-        rows = np.unique(np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64))
+        rows = dataset.spread(len(data), most)
         some = dataset.take(data, rows)
         return cls(some, partial.chunks_of(model, some, _CHUNK), folds(some, step))
 

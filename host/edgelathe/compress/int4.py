@@ -109,7 +109,7 @@ class _Weights:
         half = own.scales == "float16" and _HALF[0] < largest < _HALF[1] and not standard
         if self.products and own.form != "packed":
             return Form(4, own.block, own.symmetric, negative=own.form == "nbits", half=half)
-        if _is_depthwise(self.node, w) and own.depthwise == 8:
+        if g.is_depthwise(self.node) and own.depthwise == 8:
             return Form(8, inputs, symmetric=True, negative=True, half=half)
         even = -(-inputs // max(1, -(-inputs // own.block)))
         return Form(4, even, own.symmetric, negative=True, half=half)
@@ -190,11 +190,6 @@ def _is_product(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and not scaled and not g.number(node, "transA", 0)
 
 
-def _is_depthwise(node: ir.Node, w: NDArray[np.float32]) -> bool:
-    """Whether each output reads one channel: few weights, each of which matters."""
-    return node.op_type == "Conv" and w.shape[1] == 1 and g.number(node, "group", 1) > 1
-
-
 def _settle(
     work: ir.Model, twin: Model, found: list[_Weights], context: Context, names: g.Names, notes: list[Note]
 ) -> dict[_Weights, Blocks]:
@@ -229,7 +224,7 @@ def _settle(
         of = later[pair.node]
         blocks = blockwise.compensated(problem.wanted, problem.hessian, of.form())
         real = blocks.real().astype(np.float64).reshape(problem.wanted.shape)
-        take(of, blocks, _loss(problem, real))
+        take(of, blocks, problem.loss(real))
         bias = problem.bias(real)
         if bias is not None:
             g.set_constant(pair.node, 2, bias, names)
@@ -297,12 +292,6 @@ def _distance(want: Array, have: NDArray[np.float32]) -> float:
     """Size of the weights' error relative to theirs."""
     size = float(np.linalg.norm(want))
     return float(np.linalg.norm(want - have)) / size if size else 0.0
-
-
-def _loss(problem: problems.Problem, real: Array) -> float:
-    """Size of the output's error relative to the output's."""
-    error, whole = (float(np.vdot(e @ problem.hessian, e)) for e in (real - problem.wanted, problem.weights))
-    return float(np.sqrt(max(error, 0.0) / whole)) if whole > 0 else 0.0
 
 
 def _words(of: _Weights, blocks: Blocks, error: float) -> str:

@@ -10,7 +10,16 @@ from edgelathe.compress import grids, opset, placement, qdq, qplan, qweights, ro
 from edgelathe.compress.canonical import canonical
 from edgelathe.compress.equalize import balance
 from edgelathe.compress.fold import infer_shapes
-from edgelathe.compress.graph import Names, array, bypass, layer, number, options_for, refuse_quantized, skips
+from edgelathe.compress.graph import (
+    Names,
+    array,
+    bypass,
+    is_depthwise,
+    layer,
+    options_for,
+    refuse_quantized,
+    skips,
+)
 from edgelathe.compress.second_order import Levels
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core.errors import UserError
@@ -191,13 +200,7 @@ def _is_learned(options: Options) -> bool:
 
 
 def _bits(node: ir.Node, options: Options) -> int:
-    return max(options.weights, options.depthwise) if _is_depthwise(node) else options.weights
-
-
-def _is_depthwise(node: ir.Node) -> bool:
-    """Whether each output reads one channel: few weights, each of which matters."""
-    w = array(node.inputs[1])
-    return node.op_type == "Conv" and w is not None and w.shape[1] == 1 and number(node, "group", 1) > 1
+    return max(options.weights, options.depthwise) if is_depthwise(node) else options.weights
 
 
 def _levels(node: ir.Node, options: Options) -> Levels:

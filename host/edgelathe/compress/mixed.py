@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress import alone, fp16, int8, limits, partial, passes, qplan, staged, within
+from edgelathe.compress.graph import is_depthwise
 from edgelathe.compress.limits import FLOAT, HALF, word
 from edgelathe.compress.passes import Error
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
@@ -124,7 +125,7 @@ def _widths(la: Weighted, own: Options) -> tuple[int, ...]:
     if own.weights:
         return (own.weights,)
     found = limits.widths(own.widths)
-    if not alone.is_depthwise(la):
+    if not is_depthwise(la.node):
         return found
     return tuple(w for w in found if w >= own.depthwise) or (own.depthwise,)
 

@@ -18,6 +18,7 @@ from edgelathe.compress.tflite_file import File
 from edgelathe.compress.tflite_frontier import Frontier, feeds
 from edgelathe.compress.tflite_layers import NONE, layers
 from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec
+from edgelathe.core import dataset
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.model import io, tflite
@@ -60,7 +61,7 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
         return Applied(model, (Note(name, False, "it is not made by a layer with weights"),))
     la, tensor = ends[0], graphs[0].tensors
     whole = la.bias < 0 or la.shared or len(tensor[la.weight].scales) != la.outputs or not tensor[la.bias].scales
-    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), _RUNS)).astype(np.int64))
+    rows = dataset.spread(len(data), _RUNS)
     runs = [list(feeds(m, data, rows)) for m in (model, reference)]
     fold = held_out.folds(Dataset(data.name, {str(t): np.stack([f[t] for f in runs[1]]) for t in runs[1][0]}), STEP)
     values = [

@@ -7,9 +7,8 @@ with an earlier value, it makes up for the error of that one too; where a clamp 
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from edgelathe.compress import qweights, repair, second_order
 from edgelathe.compress.frontier import Frontier
 from edgelathe.compress.repair import name_of
 from edgelathe.compress.rows import Rows, products
+from edgelathe.core import dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,12 +63,6 @@ class Moments:
         self.y += b.sum(axis=1, dtype=np.float64)
         self.n += len(x)
 
-    def toward(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Moments:
-        """Of the same rows x with other y, each [groups, r, ...]."""
-        out = copy.copy(self)
-        out.xy, out.y = products(x, y), y.sum(axis=1, dtype=np.float64)
-        return out
-
     def means(self) -> tuple[Array, Array]:
         """Of x [g, f] and y [g, o]."""
         return self.x / max(self.n, 1), self.y / max(self.n, 1)
@@ -90,7 +84,6 @@ class Problem:
         weights: of the float model [g, o, f].
         wanted: real weights [g, o, f] that lose least, given what the layer reads now.
         hessian: moments of what it reads [g, f, f], damped: other weights lose e H e' more, e their distance to these.
-        damp: how much of it is damping [g].
         moments: sums over the rows.
         rows: places of the samples.
         has_bias: whether the node has a bias, which then takes the mean error.
@@ -99,7 +92,6 @@ class Problem:
     weights: Array
     wanted: Array
     hessian: Array
-    damp: Array
     moments: Moments
     rows: Rows
     has_bias: bool
@@ -114,26 +106,22 @@ class Problem:
         noise = _NOISE * np.trace(moments.xx, axis1=1, axis2=2) / max(moments.n * weights.shape[2], 1)
         hessian, damp = second_order.damped(hessian, DAMP + DAMP_WIDE * weights.shape[2] / samples, noise)
         wanted = second_order.pulled(weights, hessian, cross, damp)
-        return cls(weights, wanted, hessian, damp, moments, rows, has_bias)
+        return cls(weights, wanted, hessian, moments, rows, has_bias)
 
-    def given(self, real: Array) -> Problem:
-        """The problem where the layer has real weights [g, o, f] now, and a clamp hides errors of some outputs."""
-        if not self.rows.is_clamped:
-            return self
-        y = self.rows.unhidden(real, self._shift(real))
-        moments = self.moments.toward(self.rows.x, y)
-        _, cross = moments.second(centred=self.has_bias)
-        wanted = second_order.pulled(self.weights, self.hessian, cross, self.damp)
-        return replace(self, wanted=wanted, moments=moments)
+    def loss(self, real: Array) -> float:
+        """Size of the output's error under real weights [g, o, f], relative to the output's."""
+        error, whole = (float(np.vdot(e @ self.hessian, e)) for e in (real - self.wanted, self.weights))
+        return float(np.sqrt(max(error, 0.0) / whole)) if whole > 0 else 0.0
 
-    def bias(self, real: Array) -> NDArray[np.float32] | None:
-        """The bias [outputs] that goes with real weights [g, o, f]."""
-        return np.asarray(self._shift(real).reshape(-1), np.float32) if self.has_bias else None
-
-    def _shift(self, real: Array) -> Array:
+    def bias(self, real: Array, *, unhidden: bool = False) -> NDArray[np.float32] | None:
+        """The bias [outputs] that goes with real weights [g, o, f]; `unhidden`: what a clamp hides does not count."""
+        if not self.has_bias:
+            return None
         x, y = self.moments.means()
-        shift = y - np.einsum("gof,gf->go", real, x)
-        return np.asarray(shift if self.has_bias else np.zeros_like(shift), np.float64)
+        made = np.einsum("gof,gf->go", real, x)
+        if unhidden and self.rows.is_clamped:
+            y = self.rows.unhidden(real, y - made).sum(axis=1, dtype=np.float64) / max(self.moments.n, 1)
+        return np.asarray((y - made).reshape(-1), np.float32)
 
 
 def problems(
@@ -269,7 +257,7 @@ def chunks_of(model: ir.Model, data: Dataset) -> list[Mapping[str, NDArray[np.fl
     """
     fixed = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
     batch = next((n for n in fixed if isinstance(n, int)), None)
-    rows = np.unique(np.linspace(0, len(data) - 1, count_of(model, data)).astype(np.int64))
+    rows = dataset.spread(len(data), count_of(model, data))
     step = batch or _CHUNK
     if batch:
         rows = np.resize(rows, -(-len(rows) // batch) * batch)

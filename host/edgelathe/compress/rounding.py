@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
-    from numpy.typing import NDArray
 
-    from edgelathe.compress.second_order import Levels, Rounded
+    from edgelathe.compress.second_order import Levels
     from edgelathe.core.dataset import Dataset
 
 
@@ -42,17 +41,6 @@ def walk(
         yield job, _stored(job, problem)
 
 
-def fit(
-    problem: Problem, levels: Levels, least: NDArray[np.float32], *, shared: bool = False
-) -> tuple[Problem, Rounded]:
-    """Integers and scales for one layer, and its problem as they leave it; `least`, `shared` as for `round_to`.
-
-    The bias makes up for the mean error that no clamp hides.
-    """
-    found = second_order.round_to(problem.wanted, problem.hessian, levels, least, shared=shared)
-    return problem.given(found.real()), found
-
-
 def _stored(job: Job, problem: Problem) -> Stored:
     """Integers of the layer, as the node has its weights, and the bias that goes with them."""
     weights = g.array(job.twin.inputs[1])
@@ -61,9 +49,9 @@ def _stored(job: Job, problem: Problem) -> Stored:
     if problem.has_bias:  # it has to fit 32 bits in units of both scales, with room for the sum
         largest = np.abs(np.asarray(g.array(job.twin.inputs[2]), np.float64))
         least = (largest / job.input_scale / 2.0**30).astype(np.float32).reshape(least.shape)
-    problem, found = fit(problem, job.levels, least, shared=not job.per_channel)
+    found = second_order.round_to(problem.wanted, problem.hessian, job.levels, least, shared=not job.per_channel)
     scale, axis = found.scale.reshape(-1), qweights.channel_axis(job.twin)
-    bias = problem.bias(found.real())
+    bias = problem.bias(found.real(), unhidden=True)
     stored = None if bias is None else qweights.integer_bias(bias.astype(np.float64), job.input_scale * scale)
     outputs_first = found.integers.reshape(weights.shape if axis == 0 else weights.shape[::-1])
     return Stored(

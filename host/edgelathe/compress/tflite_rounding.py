@@ -20,6 +20,7 @@ from edgelathe.compress.second_order import Array, Levels
 from edgelathe.compress.tflite_file import File
 from edgelathe.compress.tflite_frontier import Frontier
 from edgelathe.compress.tflite_layers import NONE, Layer, layers
+from edgelathe.core import dataset
 from edgelathe.model import tflite
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def _jobs(before: Model, after: bytes, wishes: Mapping[str, Wish]) -> list[Job]:
 
 def _chosen(graph: tflite.Subgraph, data: Dataset) -> NDArray[np.int64]:
     """Numbers of the samples, spread over all; big values mean fewer."""
-    count = min(len(data), _SAMPLES, max(_FEWEST, _LIVE // max(_live_bytes(graph), 1)))
-    return np.unique(np.linspace(0, len(data) - 1, count).astype(np.int64))
+    return dataset.spread(len(data), min(_SAMPLES, max(_FEWEST, _LIVE // max(_live_bytes(graph), 1))))
 
 
 def _live_bytes(graph: tflite.Subgraph) -> int:

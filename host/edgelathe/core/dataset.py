@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.core import preprocess
-from edgelathe.core.dataset_bind import bind, check_labels, take
+from edgelathe.core.dataset_bind import bind, check_labels, spread, take
 from edgelathe.core.dataset_checks import compare, duplicates, suspicions
 from edgelathe.core.dataset_read import Stored, read
 from edgelathe.core.dataset_split import apply_holdout, holdout
@@ -36,6 +36,7 @@ __all__ = [
     "duplicates",
     "holdout",
     "load",
+    "spread",
     "suspicions",
     "take",
 ]

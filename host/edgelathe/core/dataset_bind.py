@@ -15,6 +15,8 @@ from edgelathe.core.preprocess import BLOCK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from edgelathe.core.dataset_types import Array
     from edgelathe.core.signature import Signature, TensorInfo
 
@@ -52,6 +54,11 @@ def check_labels(dataset: Dataset, classes: int | None) -> None:
         raise UserError(
             dataset.name, f"label of sample {at} is {labels[at]}{known}", "give the labels of this model, from 0"
         )
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of so many samples, int64 indices spread evenly over them, ascending."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def take(dataset: Dataset, indices: Sequence[int] | Array) -> Dataset:
