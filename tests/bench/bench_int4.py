@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgelathe.compress import fold, int4
+from edgelathe.compress.graph import fold
 from edgelathe.compress.types import Context
+from edgelathe.compress.weight_only import int4
 from edgelathe.core.dataset import Dataset
 from edgelathe.model import onnx as onnx_model
 from support.tiny_onnx import Graph, outputs, sqnr

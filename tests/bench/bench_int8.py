@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgelathe.compress import fold, int8
+from edgelathe.compress.graph import fold
+from edgelathe.compress.integer import int8
 from edgelathe.compress.types import Context
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions

@@ -7,8 +7,11 @@ import time
 
 import pytest
 
-from edgelathe.compress import partial, passes, sensitivity, weighted
-from edgelathe.compress.passes import Change
+from edgelathe.compress.forward import partial
+from edgelathe.compress.integer import weighted
+from edgelathe.compress.sensitivity import measure as sensitivity
+from edgelathe.compress.sensitivity import passes
+from edgelathe.compress.sensitivity.passes import Change
 from edgelathe.core import dataset
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgelathe.compress import tflite
-from edgelathe.compress.tflite_file import File
+from edgelathe.compress.tflite import steps as tflite
+from edgelathe.compress.tflite.file import File
 from edgelathe.compress.types import Context
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions

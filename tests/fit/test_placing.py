@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgelathe.compress import placement
+from edgelathe.compress.integer import placement
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import parse

@@ -44,7 +44,7 @@ def test_each_beginning_gives_the_tensors_that_the_rest_would_read(resnet):
 
 
 def test_weights_stored_small_are_unpacked_and_neither_cut_at_nor_put_out(resnet):
-    from edgelathe.compress import tflite as steps
+    from edgelathe.compress.tflite import steps
 
     half = steps.fp16(resnet, steps.NoOptions(), Context({})).model
     graph = tflite.parse(half.data).main

@@ -9,7 +9,7 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgelathe.compress import fold
+from edgelathe.compress.graph import fold
 from edgelathe.compress.types import Context
 from edgelathe.model import io
 from edgelathe.model import onnx as onnx_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from edgelathe.compress import int8, micro, placement
-from edgelathe.compress.explain import brief
+from edgelathe.compress.integer import int8, micro, placement
+from edgelathe.compress.sensitivity.explain import brief
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.profile import Hardware

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelathe.compress.int8 import is_narrow_x86
+from edgelathe.compress.integer.int8 import is_narrow_x86
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile_types import Hardware, normalize
 from edgelathe.core.provider_options import of_provider, of_runtime

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgelathe.calibrate.synthetic import Synthetic
-from edgelathe.compress import explain as explaining
-from edgelathe.compress.explain import Explanation
+from edgelathe.compress.sensitivity import explain as explaining
+from edgelathe.compress.sensitivity.explain import Explanation
 from edgelathe.compress.types import Context, Note
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError

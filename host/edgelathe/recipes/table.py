@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgelathe.compress import (
-    bf16,
-    bias_correct,
-    bias_correct_tflite,
-    codebook,
-    equalize,
-    fold,
-    fp16,
-    int4,
-    int8,
-    int8_dynamic,
-    mixed,
-    output_affine,
-    output_affine_tflite,
-    prune,
-    sparse,
-    tflite,
-)
+from edgelathe.compress.corrections import bias_correct, output_affine
+from edgelathe.compress.graph import equalize, fold
+from edgelathe.compress.half import bf16, fp16
+from edgelathe.compress.integer import int8, int8_dynamic
+from edgelathe.compress.mixed import mixed
+from edgelathe.compress.pruning import prune, sparse
+from edgelathe.compress.tflite import bias_correct as bias_correct_tflite
+from edgelathe.compress.tflite import output_affine as output_affine_tflite
+from edgelathe.compress.tflite import steps as tflite
 from edgelathe.compress.types import StepSpec
+from edgelathe.compress.weight_only import codebook, int4
 from edgelathe.model.types import Format
 
 STEPS: Mapping[str, Mapping[Format, StepSpec]] = {

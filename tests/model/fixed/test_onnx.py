@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgelathe.compress import int8_dynamic
+from edgelathe.compress.integer import int8_dynamic
 from edgelathe.compress.types import Context
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware

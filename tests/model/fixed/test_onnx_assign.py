@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgelathe.compress import int8_dynamic
+from edgelathe.compress.integer import int8_dynamic
 from edgelathe.compress.types import Context
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgelathe.compress import int8
+from edgelathe.compress.integer import int8
 from edgelathe.compress.types import Context
 from edgelathe.core.profile import Hardware
 from edgelathe.model.fixed import onnx, onnx_narrow

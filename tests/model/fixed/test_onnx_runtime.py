@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from edgelathe.compress import int8
-from edgelathe.compress.fold import Options as FoldOptions
-from edgelathe.compress.fold import apply as fold
+from edgelathe.compress.graph.fold import Options as FoldOptions
+from edgelathe.compress.graph.fold import apply as fold
+from edgelathe.compress.integer import int8
 from edgelathe.compress.types import Context
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.profile import Hardware

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgelathe.compress import tflite as steps
+from edgelathe.compress.tflite import steps
 from edgelathe.compress.types import Context
 from edgelathe.core import dataset
 from edgelathe.model import io

@@ -1,0 +1,1 @@
+"""What a compressed model answers, corrected where unseen samples agree."""

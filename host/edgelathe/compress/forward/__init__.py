@@ -1,0 +1,1 @@
+"""Running parts of a model over samples, in bounded memory."""

@@ -1,0 +1,1 @@
+"""Sixteen bits in floating point."""

@@ -1,0 +1,286 @@
+"""`int8`: static quantization in the form that ONNX Runtime fuses into integer kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgelathe.calibrate import scales
+from edgelathe.compress.graph import opset
+from edgelathe.compress.graph.canonical import canonical
+from edgelathe.compress.graph.equalize import balance
+from edgelathe.compress.graph.fold import infer_shapes
+from edgelathe.compress.graph.moves import (
+    Names,
+    array,
+    bypass,
+    is_depthwise,
+    layer,
+    options_for,
+    refuse_quantized,
+    skips,
+)
+from edgelathe.compress.integer import grids, placement, qdq, qplan
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
+from edgelathe.compress.weights import qweights, rounding, saturation
+from edgelathe.compress.weights.second_order import Levels
+from edgelathe.core.errors import UserError
+from edgelathe.core.memory import give_back
+from edgelathe.core.profile import Hardware
+from edgelathe.model import onnx as onnx_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import onnx_ir as ir
+
+    from edgelathe.compress.integer.grids import Calibrated
+    from edgelathe.compress.integer.qplan import Plan
+    from edgelathe.model.types import Model
+
+_X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
+_TENSOR_CORE = 16  # rows and columns of int8 that it multiplies at once
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `int8`."""
+
+    scale: str = option(
+        "auto", "how the range is chosen; auto: least error where it is read", choices=tuple(scales.RULES)
+    )
+    percentile: float = option(99.99, "share of values inside the range, for scale=percentile, in %", low=50, high=100)
+    per_channel: bool = option(True, "one scale per output channel of the weights")
+    correct: bool = option(True, "take the mean error of rounded weights out of the biases")
+    equalize: str = option("auto", "rescale channels that differ first", choices=("auto", "always", "never"))
+    signed: bool | None = option(None, "int8 activations, else uint8")
+    symmetric: bool | None = option(None, "int8 activations without zero points, biases in float: as TensorRT wants it")
+    reduce: bool | str | None = option(
+        None,
+        "less range for weights, for CPUs that add two products in 16 bits; auto: where they could saturate",
+        choices=(True, False, "auto"),
+    )
+    exact: bool | None = option(None, "ask ONNX Runtime for integer products without 16-bit sums (x86)")
+    weights: int = option(8, "bits of the weights", choices=(8, 7, 6, 5, 4, 3, 2))
+    depthwise: int = option(8, "bits of the weights of depthwise layers, at least", choices=(8, 7, 6, 5, 4, 3, 2))
+    rounding: str = option(
+        "auto", "how weights are rounded; auto: second-order below 8 bits", choices=("auto", "nearest", "second-order")
+    )
+    activations: int = option(8, "bits of the activations", choices=(8,))
+    in_float: str | None = option(
+        None,
+        "patterns that stay in float, as first/add; measured: as the device is faster "
+        f"(of {placement.NONE}, {placement.MEASURED}, {', '.join(placement.PATTERNS)})",
+    )
+    narrowest: int | None = option(None, "products of fewer inputs or outputs stay float (Gemm, MatMul)", low=1)
+
+
+def is_narrow_x86(hardware: Hardware) -> bool:
+    """Whether its integer kernel adds two products in 16 bits: x86 without VNNI."""
+    return hardware.machine in _X86 and "vnni" not in hardware.features
+
+
+def resolve(options: Options, hardware: Hardware) -> Options:
+    """Fill the open choices.
+
+    Arm multiplies int8 by int8 exactly. x86 multiplies uint8 by int8: exactly with VNNI, without it two products are
+    added in saturating 16 bits: a channel gives up as much range as its own worst pair asks for. Where the machine is
+    not known the signed form runs everywhere, with exact products asked for. Tensor cores multiply blocks of 16;
+    TensorRT takes neither zero points nor integer biases.
+
+    Raises UserError for `in_float` that names no pattern, or is still to be measured.
+    """
+    narrow = is_narrow_x86(hardware)
+    cores = "tensor-cores" in hardware.features
+    symmetric = cores if options.symmetric is None else options.symmetric
+    signed = options.signed
+    if signed is None or symmetric:
+        signed = symmetric or hardware.machine not in _X86
+    exact = options.exact
+    reduce = options.reduce
+    if reduce is None:
+        reduce = "auto" if narrow and not exact else False
+    if exact is None:
+        exact = not reduce and (narrow or hardware.machine is None)
+    kept = placement.text(placement.parse(options.in_float or placement.NONE, "int8: in_float"))
+    least = options.narrowest or (_TENSOR_CORE if cores else 1)
+    return replace(
+        options, signed=signed, symmetric=symmetric, reduce=reduce, exact=exact, in_float=kept, narrowest=least
+    )  # fmt: skip
+
+
+def apply(model: Model, options: Options, context: Context) -> Applied:
+    """Quantize every layer that ONNX Runtime has an integer kernel for; inputs and outputs of the model stay float.
+
+    Raises UserError where there are no calibration samples, or activations are not finite.
+    """
+    if context.data is None or not len(context.data):
+        raise UserError("int8", "needs calibration data", "give them with --data")
+    options = resolve(options, Hardware(None, frozenset()))
+    model, notes = opset.at_least(model)
+    graph_model = onnx_model.to_ir(model)
+    graph = graph_model.graph
+    refuse_quantized(graph, model.name)
+    infer_shapes(graph_model)
+    names = Names(graph)
+    canonical(graph, names)
+    notes += balance(graph, names, options.equalize, context.overrides)
+    give_back()
+    twin = onnx_model.from_ir(graph_model, model.name)
+    refusal = Refusal(graph, options, context)
+    found: Calibrated | None = None
+    while found is None or found.never:
+        plan = qplan.plan(graph, refusal)
+        skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
+        if not plan.weights:
+            return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
+        found = grids.calibrate(twin, plan, options, context)
+        refusal.never |= found.never
+    notes += tuple(_constant(plan, found))
+    notes += _write(graph_model, twin, names, plan, found, options, context)
+    qdq.finish(graph_model, names)
+    give_back()  # what the float weights took
+    config = {"session.x64quantprecision": "1"} if options.exact else {}
+    return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config, twin)
+
+
+class Refusal:
+    """Why a node may not become integer, "" where it may; `never`: names of values that no sample has."""
+
+    def __init__(self, graph: ir.Graph, options: Options, context: Context) -> None:
+        self._kept = placement.kept(graph, placement.parse(options.in_float or placement.NONE, "int8: in_float"))
+        self._least, self._overrides = options.narrowest or 1, context.overrides
+        self.never: frozenset[str] = frozenset()
+
+    def __call__(self, node: ir.Node) -> str:
+        """The reason, or ""."""
+        if skips(node, self._overrides):
+            return "skipped by the recipe"
+        if node in self._kept:
+            return self._kept[node]
+        absent = next((v.name for v in (*node.inputs, *node.outputs) if v is not None and v.name in self.never), None)
+        if absent is not None:
+            return f"'{absent}' holds no value on any sample"
+        size = qplan.product_size(node)
+        if size is not None and min(size) < self._least:
+            return f"a product of {size[0]} inputs and {size[1]} outputs is too narrow for the integer kernel"
+        return ""
+
+
+def _write(
+    model: ir.Model, twin: Model, names: Names, plan: Plan, found: Calibrated, options: Options, context: Context
+) -> tuple[Note, ...]:
+    """Write integer weights and values, and drop the clamps that the grids do; `twin` is the model in float."""
+    graph, writer = model.graph, qdq.Writer(model.graph, names, symmetric=bool(options.symmetric))
+    own = {n: options_for(options, n, context.overrides) or options for n in plan.weights}
+    levels = {n: _levels(n, own[n]) for n in plan.weights}
+    sizes = {n: array(n.inputs[1]).size for n in plan.weights}  # type: ignore[union-attr]  # constant, by the plan
+    learned = [n for n in plan.weights if _is_learned(own[n])]
+    before = onnx_model.to_ir(twin) if learned else model  # a copy costs what the weights do
+    if learned:
+        infer_shapes(before)
+    twins = dict(zip(graph, before.graph, strict=True))
+    jobs = [
+        rounding.Job(n, twins[n], levels[n], found.grid[n.inputs[0]].scale, per_channel=own[n].per_channel)  # type: ignore[index]  # a layer has an input
+        for n in learned
+    ]
+    narrowed = {
+        node: _write_nearest(writer, node, found, own[node], levels[node])
+        for node in plan.weights
+        if node not in learned
+    }
+    _write_values(graph, writer, plan, found, options)
+    assert context.data is not None
+    for job, stored in rounding.walk(model, before, jobs, context.data, context.seed) if jobs else ():
+        writer.weights(job.node, stored, job.input_scale)
+    return (*_notes(plan, own, levels, narrowed), *_average(sizes, levels))
+
+
+def _is_learned(options: Options) -> bool:
+    """Whether the layer is rounded by second order: what that gains at 8 bits is not worth its time."""
+    return options.rounding == "second-order" or (options.rounding == "auto" and options.weights < 8)
+
+
+def _bits(node: ir.Node, options: Options) -> int:
+    return max(options.weights, options.depthwise) if is_depthwise(node) else options.weights
+
+
+def _levels(node: ir.Node, options: Options) -> Levels:
+    """What its weights may be. Rounded to nearest, `reduce=auto` takes range from single outputs only."""
+    w = array(node.inputs[1])
+    assert w is not None
+    learned = _is_learned(options) and saturation.pairs_up(node, w)
+    return Levels.of(_bits(node, options), reduce=options.reduce is True or (options.reduce == "auto" and learned))
+
+
+def _write_nearest(
+    writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options, levels: Levels
+) -> tuple[int, int]:
+    """Gives how many outputs of how many gave up range."""
+    source, w = node.inputs[0], array(node.inputs[1])
+    assert source is not None
+    assert w is not None
+    scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
+    pairs = own.reduce == "auto" and saturation.pairs_up(node, w)
+    stored = qweights.store(node, scale, mean, levels, per_channel=own.per_channel, pairs=pairs)
+    writer.weights(node, stored, scale)
+    return stored.narrowed, w.shape[qweights.channel_axis(node)]
+
+
+def _notes(
+    plan: Plan,
+    own: Mapping[ir.Node, Options],
+    levels: Mapping[ir.Node, Levels],
+    narrowed: Mapping[ir.Node, tuple[int, int]],
+) -> Iterator[Note]:
+    for node in plan.weights:
+        text = f"int{levels[node].bits}, {'a scale per channel' if own[node].per_channel else 'one scale'}"
+        if _is_learned(own[node]):
+            text += ", second-order"
+        some, of = narrowed.get(node, (0, 0))
+        if some:
+            text += f", less range for {some} of {of} outputs: two products would leave 16 bits"
+        yield Note(layer(node), True, text)
+
+
+def _constant(plan: Plan, found: Calibrated) -> Iterator[Note]:
+    """Values that the samples say nothing of but one number: where others occur they are clipped to it."""
+    for name in sorted({str(root.name) for root in plan.grid.values()} & set(found.constant)):
+        what = f"is {found.constant[name]:g} on every sample: other values that occur elsewhere are clipped"
+        yield Note(name, False, what)
+
+
+def _average(sizes: Mapping[ir.Node, int], levels: Mapping[ir.Node, Levels]) -> tuple[Note, ...]:
+    """The bits of a weight on average, where layers differ."""
+    if all(v.bits == 8 for v in levels.values()):
+        return ()
+    mean = sum(n * levels[k].bits for k, n in sizes.items()) / max(sum(sizes.values()), 1)
+    return (Note("model", True, f"{mean:.2f} bits a weight on average"),)
+
+
+def _write_values(graph: ir.Graph, writer: qdq.Writer, plan: Plan, found: Calibrated, options: Options) -> None:
+    integer = {*plan.weights, *plan.others, *plan.clamps}
+    for node in plan.others:
+        for index, value in enumerate(node.inputs):
+            data = array(value)
+            if node.op_type in qplan.MATH and data is not None:
+                writer.operand(node, index, bool(options.signed))
+    order = [v for v in (*graph.inputs, *(o for n in tuple(graph) for o in n.outputs)) if v in found.grid]
+    for value in order:
+        producer = value.producer()
+        writer.value(value, found.grid[value], None if producer in integer else integer)
+    for node in () if options.symmetric else plan.clamps:  # a grid around zero does not end where they do
+        assert node.inputs[0] is not None
+        bypass(node, node.inputs[0])
+
+
+SPEC = StepSpec(
+    "integer activations and weights, calibrated",
+    Options,
+    apply,
+    needs=frozenset({"data"}),
+    after=("fold",),
+    resolve=resolve,
+    ops=LINEAR | qplan.MATH,
+    final=True,
+)

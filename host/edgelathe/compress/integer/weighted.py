@@ -1,0 +1,130 @@
+"""The layers of a folded graph whose weights may be rounded, and their weights at a bit width, real again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelathe.calibrate.scales import weight_scales
+from edgelathe.compress.graph.canonical import plain_gemm
+from edgelathe.compress.graph.moves import Names, array, layer, number, set_constant
+from edgelathe.compress.integer import qplan
+from edgelathe.compress.types import Note
+from edgelathe.compress.weights import qweights
+from edgelathe.compress.weights.second_order import Levels
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+_OTHERS = frozenset(("ConvTranspose", "LSTM", "GRU", "RNN"))
+_STEPS = 2.0**29  # of a bias that is held beside rounded weights: it loses nothing that float32 has
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """One layer; nodes that share their weights are one.
+
+    Attributes:
+        name: the original node's.
+        op: its operator.
+        node: the first node that has these weights.
+        positions: of all its nodes in the graph.
+        weight, bias: names of its constants; bias None where the node has none.
+        source: name of the value that the first node reads.
+        elements: how many weights.
+        channels: how many outputs, each with a scale.
+    """
+
+    name: str
+    op: str
+    node: ir.Node
+    positions: tuple[int, ...]
+    weight: str
+    bias: str | None
+    source: str
+    elements: int
+    channels: int
+
+    def bytes(self, bits: int | None) -> int:
+        """What the weights take, packed, with a float32 scale per output channel; None: as float32."""
+        return 4 * self.elements if bits is None else -(-self.elements * bits // 8) + 4 * self.channels
+
+
+def layers(model: ir.Model) -> tuple[list[Weighted], list[Note]]:
+    """The layers that have float32 weights of their own, and why others have none; biases become their own too."""
+    graph, names = model.graph, Names(model.graph)
+    by_weight: dict[str, list[tuple[int, ir.Node]]] = {}
+    left = []
+    for at, node in enumerate(graph):
+        if node.op_type in _OTHERS:
+            left.append(Note(layer(node), False, f"{node.op_type} has no integer form here"))
+        if node.op_type not in qplan.WEIGHTS or node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "Gemm":
+            plain_gemm(node, names)
+        why = _why_not(node)
+        if why is None:
+            by_weight.setdefault(str(node.inputs[1].name), []).append((at, node))  # type: ignore[union-attr]  # is there
+        elif why:
+            left.append(Note(layer(node), False, why))
+    return [_layer(weight, nodes, names) for weight, nodes in by_weight.items()], left
+
+
+def rounded(
+    of: Weighted, bits: int, mean: NDArray[np.float64] | None, *, per_channel: bool = True
+) -> dict[str, NDArray[np.float32]]:
+    """Weights, and bias where there is one, by name: as `int8` would store them, but in `bits`, and real again.
+
+    `mean` as for `qweights.store`.
+    """
+    w = array(of.node.inputs[1])
+    assert w is not None
+    levels, out_axis = Levels.of(bits, reduce=False), qweights.channel_axis(of.node)
+    bias = array(of.node.inputs[2]) if of.bias else None
+    scale = weight_scales(w, out_axis if per_channel else None, levels.high)
+    unit = 1.0 if bias is None else float(np.max(np.abs(bias) / scale, initial=0.0)) / _STEPS or 1.0
+    stored = qweights.store(of.node, unit, mean, levels, per_channel=per_channel)
+    shape = [-1 if i == out_axis else 1 for i in range(w.ndim)]
+    full = np.broadcast_to(stored.scale, (of.channels,))
+    out = {of.weight: (stored.weights * full.reshape(shape)).astype(np.float32)}
+    if of.bias and stored.bias is not None:
+        out[of.bias] = (stored.bias * (full.astype(np.float64) * np.float32(unit))).astype(np.float32)
+    return out
+
+
+def _why_not(node: ir.Node) -> str | None:
+    """Why a node has no weights that can be rounded; "" where it is not meant to have any, None where it can."""
+    if len(node.inputs) < 2 or (node.op_type == "MatMul" and array(node.inputs[1]) is None):
+        return ""
+    w, bias = array(node.inputs[1]), array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if w is None or (len(node.inputs) > 2 and node.inputs[2] is not None and bias is None):
+        return "its weights are computed by the model"
+    if w.dtype != np.float32:
+        return f"its weights are {w.dtype}"
+    if not np.isfinite(w).all() or (bias is not None and not np.isfinite(bias).all()):
+        return "its weights are not finite"
+    if array(node.inputs[0]) is not None or (node.op_type != "Conv" and w.ndim != 2) or number(node, "transA", 0):
+        return "its form has no integer kernel"
+    return None
+
+
+def _layer(weight: str, nodes: list[tuple[int, ir.Node]], names: Names) -> Weighted:
+    node = nodes[0][1]
+    w = array(node.inputs[1])
+    assert w is not None
+    bias = array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None:
+        value = node.inputs[2]
+        if len(nodes) > 1 or bias.ndim != 1:
+            bias = None  # each node has a bias of its own: left as it is
+        elif value is not None and len(value.uses()) > 1:
+            set_constant(node, 2, bias, names)
+    return Weighted(
+        layer(node), node.op_type, node, tuple(at for at, _ in nodes), weight,
+        None if bias is None else str(node.inputs[2].name),  # type: ignore[union-attr]  # is there
+        str(node.inputs[0].name),  # type: ignore[union-attr]  # is there
+        int(w.size), int(w.shape[qweights.channel_axis(node)]),
+    )  # fmt: skip

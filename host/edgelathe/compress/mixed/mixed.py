@@ -1,0 +1,231 @@
+"""`mixed`: static quantization with bits of its own for each layer, chosen by what they cost the model's output.
+
+Widths are chosen here; `int8` then quantizes with them, so that the result is what a recipe of `int8` with these
+widths as overrides makes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelathe.compress.forward import partial
+from edgelathe.compress.graph.moves import is_depthwise
+from edgelathe.compress.half import fp16
+from edgelathe.compress.integer import int8, qplan
+from edgelathe.compress.mixed import alone, limits, staged, within
+from edgelathe.compress.mixed.limits import FLOAT, HALF, word
+from edgelathe.compress.sensitivity import passes
+from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
+from edgelathe.core import dataset
+from edgelathe.core.device import SessionOptions
+from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Hardware
+from edgelathe.model import run
+from edgelathe.stats import metrics
+
+if TYPE_CHECKING:
+    from edgelathe.compress.integer.weighted import Weighted
+    from edgelathe.compress.mixed.allocate import Choice
+    from edgelathe.compress.mixed.alone import Subject
+    from edgelathe.compress.mixed.staged import Settled
+    from edgelathe.core.dataset import Dataset
+    from edgelathe.model.types import Model
+
+_HELD, _EVERY = 64, 4  # samples that widths are judged by: so many, one of so many
+# Integers computed as the floats that they stand for: the same on every machine.
+_PLAIN = SessionOptions("onnxruntime", "CPUExecutionProvider", config={"session.disable_quant_qdq": "1"})
+
+
+@dataclass(frozen=True)
+class Options(int8.Options):
+    """Options of `mixed`: those of `int8`, but that bits are chosen."""
+
+    weights: int = option(
+        0,
+        "bits of a layer's weights, for its overrides; 0: chosen, 16: float16, 32: float",
+        choices=(0, *limits.WIDTHS),
+    )
+    depthwise: int = option(2, "bits of the weights of depthwise layers, at least", choices=(8, 7, 6, 5, 4, 3, 2))
+    size: str | None = option(None, "what the weights may take: 0.2x of float32, 5bits for each on average, or 80kB")
+    drop: str | None = option(None, "what the metric may lose on the calibration samples; 1% where no size is given")
+    widths: str = option("3/4/5/6/8", "the bits to choose from: 2 to 8, 16 (float16) and float, as in 4/8/float")
+    gate: bool = option(True, "take widths over stage by stage, back to a wider one where errors more than add up")
+
+
+def resolve(options: Options, hardware: Hardware) -> Options:
+    """Fill the open choices as `int8` does, and the limit. Raises UserError for what is no size, drop or width."""
+    limits.widths(options.widths)
+    if options.size is not None and options.drop is not None:
+        raise UserError("mixed", f"size={options.size} and drop={options.drop}", "give one of them")
+    if options.size is None:
+        options = replace(options, drop=options.drop or "1%")
+        limits.drop(str(options.drop))
+    else:
+        limits.size(options.size)
+    filled = int8.resolve(options, hardware)
+    assert isinstance(filled, Options)
+    return filled
+
+
+def apply(model: Model, options: Options, context: Context) -> Applied:
+    """Choose the bits of each layer, then quantize by `int8` with them.
+
+    Raises UserError where there are no calibration samples, or the fewest bits take more than `size`.
+    """
+    if context.data is None or not len(context.data):
+        raise UserError("mixed", "needs calibration data", "give them with --data")
+    options = resolve(options, Hardware(None, frozenset()))
+    of = alone.subject(model, options, context)
+    chosen = _choose(of, options, context.data, context.seed)
+    applied = _write(model, of, chosen, options, context)
+    return replace(
+        applied, notes=(*chosen.notes, _answers(model, applied.model, _parts(context.data)[1]), *applied.notes)
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Bits by layer, why by layer, and what is to be said of all."""
+
+    bits: Mapping[str, int]
+    why: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
+    widths = {la.name: _widths(la, _own(of)[la.name]) for la in of.layers}
+    if all(len(w) == 1 for w in widths.values()):
+        return _Chosen({name: w[0] for name, w in widths.items()})
+    fitted, held = _parts(data)
+    with partial.workers(None) as run_all:
+        judge = of.run(held, run_all)
+        made = alone.forms(of, widths, fitted, passes.input_means(judge, of.layers), seed)
+        lost = alone.losses(judge, of.layers, made)
+        choices: within.Choices = {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
+        left: int | None = None
+        if options.size is None:
+            picks, said = within.drop(of, made, choices, str(options.drop), data, run_all)
+        else:
+            limit = _bytes(options.size, of)
+            picks, choices, left = within.size(choices, limit, options.size)
+            said = f"{limit:,} bytes allowed"
+        settled = staged.Settled(picks, {}, ())
+        if options.gate:
+            settled = staged.settle(judge, of.layers, made, choices, picks, left)
+    return _told(of, choices, settled, said, len(held))
+
+
+def _widths(la: Weighted, own: Options) -> tuple[int, ...]:
+    """What one layer may take: what the recipe says, else its choices."""
+    if own.weights:
+        return (own.weights,)
+    found = limits.widths(own.widths)
+    if not is_depthwise(la.node):
+        return found
+    return tuple(w for w in found if w >= own.depthwise) or (own.depthwise,)
+
+
+def _own(of: Subject) -> Mapping[str, Options]:
+    return of.options  # type: ignore[return-value]  # made from options of `mixed`
+
+
+def _parts(data: Dataset) -> tuple[Dataset, Dataset]:
+    """Samples that roundings are fitted to, and others that they are judged by; all for both where there are few."""
+    if len(data) < 2 * _EVERY:
+        return data, data
+    aside = np.arange(_EVERY - 1, len(data), _EVERY)
+    if len(aside) > _HELD:
+        aside = aside[np.linspace(0, len(aside) - 1, _HELD).astype(int)]
+    return dataset.take(data, np.setdiff1d(np.arange(len(data)), aside)), dataset.take(data, aside)
+
+
+def _bytes(text: str, of: Subject) -> int:
+    """The limit of `size` for this model."""
+    value, unit = limits.size(text)
+    if unit == "x":
+        return int(value * sum(4 * la.elements for la in of.layers))
+    if unit == "bits":
+        each = sum(alone.stored_bytes(la.elements, la.channels, value) for la in of.layers)
+        return each + alone.shared_bytes(math.floor(value))
+    return int(value)
+
+
+def _told(of: Subject, choices: Mapping[str, Sequence[Choice]], settled: Settled, said: str, n: int) -> _Chosen:
+    """Why each layer has its bits, and what all of them take and lose."""
+    picked = {name: next(c for c in row if c.bits == settled.bits[name]) for name, row in choices.items()}
+    why = {}
+    for name, row in choices.items():
+        parts = [f"{_db(picked[name].loss)} alone"] if picked[name].bits < FLOAT else []
+        narrower = [c for c in row if c.bits < picked[name].bits]
+        parts += [f"{_db(c.loss)} with {word(c.bits)}" for c in narrower[-1:]]
+        if name in settled.back:
+            parts.append(f"with {word(settled.back[name])} errors more than add up")
+        why[name] = ", ".join(parts)
+    size, whole = sum(c.bytes for c in picked.values()), sum(4 * la.elements for la in of.layers)
+    expected = math.fsum(c.loss for c in picked.values())
+    notes = [f"{said}; weights take {size:,} bytes, {size / whole:.3f}x; {_db(expected)} expected of {n} samples"]
+    notes += [
+        f"{s.name}: {s.layers} settled, {_db(s.measured)} measured, {_db(s.expected)} expected" for s in settled.stages
+    ]
+    return _Chosen(settled.bits, why, tuple(Note("model", True, text) for text in notes))
+
+
+def _write(model: Model, of: Subject, chosen: _Chosen, options: Options, context: Context) -> Applied:
+    """By `int8`, with an override for each layer; float16 for those of 16 bits."""
+    bits = {name: chosen.bits[la.name] for la in of.layers for name in of.names[la.name]}
+    why = {name: chosen.why.get(la.name, "") for la in of.layers for name in of.names[la.name]}
+    overrides: dict[str, dict[str, Any]] = {
+        pattern: {k: v for k, v in values.items() if k in _SHARED} for pattern, values in context.overrides.items()
+    }
+    for name, width in bits.items():
+        own = {"skip": True} if width > 8 else {"weights": width, "depthwise": width}
+        overrides.setdefault(glob.escape(name), {}).update(own)
+    if halves := [name for name, width in bits.items() if width == HALF]:
+        only = {"*": {"skip": True}} | {glob.escape(name): {"skip": False} for name in halves}
+        model = fp16.apply(model, fp16.Options("float"), Context(overrides=only)).model
+    plain = int8.Options(**{f.name: getattr(options, f.name) for f in dataclasses.fields(int8.Options)})
+    applied = int8.apply(model, replace(plain, weights=8, depthwise=8), replace(context, overrides=overrides))
+    notes = list(applied.notes)
+    for at in {n.layer: i for i, n in enumerate(notes) if n.layer in bits}.values():  # the last word on each layer
+        name = notes[at].layer
+        what = notes[at].what if bits[name] <= 8 else word(bits[name])
+        notes[at] = Note(name, bits[name] < FLOAT, "; ".join(filter(None, (what, why[name]))))
+    return replace(applied, notes=tuple(notes))
+
+
+_SHARED = frozenset(f.name for f in dataclasses.fields(int8.Options)) - {"weights", "depthwise"} | {"skip"}
+
+
+def _answers(model: Model, made: Model, held: Dataset) -> Note:
+    """What the result is worth on the samples that widths were judged by."""
+    want, have = run.outputs(model, held.inputs)[0], run.outputs(made, held.inputs, _PLAIN)[0]
+    text = f"in integers: {Error.of(want, have).db:.1f} dB at the output"
+    if metrics.load_metric(held.metric, Path(held.name).parent).classes and want.ndim > 1:
+        changed = (want.reshape(len(want), -1).argmax(1) != have.reshape(len(have), -1).argmax(1)).sum()
+        text += f", {changed} of {len(want)} answers changed"
+    return Note("model", True, text)
+
+
+def _db(loss: float) -> str:
+    return f"{max(-200.0, min(200.0, -10 * math.log10(loss))):.1f} dB" if loss > 0 else "exact"
+
+
+SPEC = StepSpec(
+    "integers with bits chosen for each layer, by what they cost at the output",
+    Options,
+    apply,
+    needs=frozenset({"data"}),
+    after=("fold",),
+    resolve=resolve,
+    ops=LINEAR | qplan.MATH,
+    final=True,
+)

@@ -1,0 +1,113 @@
+"""The bits of each layer under a limit: in so many bytes, or as few as a loss of the metric allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelathe.compress.mixed import allocate, alone, limits
+from edgelathe.compress.mixed.allocate import Choice
+from edgelathe.compress.sensitivity import passes
+from edgelathe.compress.sensitivity.passes import Change
+from edgelathe.core import dataset
+from edgelathe.core.errors import UserError
+from edgelathe.stats import metrics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgelathe.compress.forward.partial import Map
+    from edgelathe.compress.mixed.alone import Constants, Subject
+    from edgelathe.core.dataset import Dataset
+
+Choices = Mapping[str, Sequence[Choice]]
+_COUNTED = 512  # samples that a drop is counted on
+
+
+def size(choices: Choices, limit: int, text: str) -> tuple[dict[str, int], Choices, int]:
+    """The bits that lose least in so many bytes, the choices that they are of, and the bytes that were left for layers.
+
+    Each width that packs its integers has tables that its layers share. They are paid for all widths first; then, as
+    long as some width is not used, again without it. Raises UserError, with the limit's `text`, where the fewest bits
+    take more.
+    """
+    narrow = {c.bits for row in choices.values() for c in row if c.bits < 8}
+    tried = [narrow, *({b} for b in sorted(narrow)), set[int]()]
+    found = next((f for some in tried if (f := _best(choices, some, limit))), None)
+    if found is None:
+        least = min(_least(choices, some) for some in tried)
+        what = f"{text} is {limit:,} bytes of weights, the fewest bits take {least:,}"
+        raise UserError("mixed: size", what, "raise it, or allow fewer bits in `widths`")
+    while True:
+        used = {b for b in found[0].values() if b < 8}
+        if used == {c.bits for row in found[1].values() for c in row if c.bits < 8}:
+            return found
+        found = _best(choices, used, limit) or found
+
+
+def _best(choices: Choices, narrow: Collection[int], limit: int) -> tuple[dict[str, int], Choices, int] | None:
+    rows = _rest(choices, narrow)
+    left = limit - sum(alone.shared_bytes(b) for b in narrow)
+    picks = allocate.best(tuple(rows.values()), left) if all(rows.values()) else None
+    if picks is None:
+        return None
+    return {name: row[i].bits for (name, row), i in zip(rows.items(), picks, strict=True)}, rows, left
+
+
+def _least(choices: Choices, narrow: Collection[int]) -> float:
+    """Bytes at least; infinite where a layer has no choice."""
+    rows = _rest(choices, narrow).values()
+    if not all(rows):
+        return math.inf
+    return sum(min(c.bytes for c in row) for row in rows) + sum(map(alone.shared_bytes, narrow))
+
+
+def _rest(choices: Choices, narrow: Collection[int]) -> dict[str, tuple[Choice, ...]]:
+    """The choices of 8 bits and more, and those of these fewer bits."""
+    return {name: tuple(c for c in row if c.bits >= 8 or c.bits in narrow) for name, row in choices.items()}
+
+
+def drop(
+    of: Subject, made: Mapping[str, Mapping[int, Constants]], choices: Choices, text: str, data: Dataset, run_all: Map
+) -> tuple[dict[str, int], str]:
+    """The fewest bytes of `allocate.path` at which rounded weights lose no more than the limit, by bisection.
+
+    The bits, and what they lose in words.
+    """
+    some = dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _COUNTED)).astype(int))
+    reference, limit = of.run(some, run_all), limits.drop(text)
+    metric = metrics.load_metric(data.metric, Path(data.name).parent)
+    ways = [
+        {name: row[i].bits for (name, row), i in zip(choices.items(), picks, strict=True)}
+        for picks in allocate.path(tuple(choices.values()))
+    ]
+
+    def lost(bits: Mapping[str, int]) -> float:
+        constants: dict[str, NDArray[np.float32]] = {}
+        for name, width in bits.items():
+            constants |= made[name][width]
+        try:
+            outputs = passes.whole(reference, Change(constants)).first
+            found = metrics.compare_accuracy(metric, reference.first, outputs, some.labels)[0].drop
+        except metrics.OutputError:
+            return math.inf
+        return math.inf if found is None else found
+
+    low, high = 0, len(ways) - 1
+    kept = lost(ways[high])
+    reached = kept <= limit
+    while reached and low < high:
+        middle = (low + high) // 2
+        found = lost(ways[middle])
+        if found <= limit:
+            high, kept = middle, found
+        else:
+            low = middle + 1
+    kind = "rounded weights lose" if reached else "even the most bits lose"
+    share = dataset.METRICS.get(data.metric) not in (None, "target")
+    amount = f"{100 * kept:.1f} points" if share else f"{kept:.3g}"
+    return ways[high], f"{text} allowed, {kind} {amount} of {data.metric} on {len(some)} samples"

@@ -1,0 +1,1 @@
+"""Channels and connections that go."""

@@ -1,0 +1,1 @@
+"""What each layer costs the model, and why answers moved."""

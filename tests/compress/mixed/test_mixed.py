@@ -1,0 +1,236 @@
+"""Bits for each layer: what is asked for is kept, and few bits go where they cost little."""
+
+import numpy as np
+import onnx
+import pytest
+
+from edgelathe.compress.forward import partial
+from edgelathe.compress.graph import fold
+from edgelathe.compress.integer import int8
+from edgelathe.compress.mixed import alone, mixed, staged
+from edgelathe.compress.sensitivity import passes
+from edgelathe.compress.types import Context
+from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
+from edgelathe.core.profile import Hardware
+from edgelathe.model import onnx as onnx_model
+from support.tiny_onnx import Graph, outputs, samples, sqnr
+
+ARM = Hardware("aarch64", frozenset({"sdot"}))
+
+
+def network():
+    """Two branches: `loud` makes nearly all of the answer, `quiet`, with most of the weights, hardly any of it."""
+    g = Graph()
+    x = g.op("Relu", g.conv("x", 3, 32), name="r0")
+    loud = g.op("Conv", x, g.weights(32, 32, 1, 1, scale=2.0), g.weights(32), name="loud")
+    quiet = g.op("Conv", x, g.weights(32, 32, 3, 3, scale=0.02), g.weights(32), pads=[1] * 4, name="quiet")
+    y = g.op("GlobalAveragePool", g.op("Relu", g.op("Add", loud, quiet)))
+    y = g.op("Reshape", y, g.const(np.array([0, -1], np.int64)))
+    return g.build(g.op("Softmax", g.op("Gemm", y, g.weights(32, 10, scale=3.0), g.weights(10), name="head"), axis=1))
+
+
+@pytest.fixture(scope="module")
+def case():
+    model = fold.apply(network(), fold.Options(), Context()).model
+    data = samples(model, 16)
+    labels = outputs(model, data)[0].argmax(1)
+    return model, Dataset(data.name, data.inputs, labels)
+
+
+@pytest.fixture(scope="module")
+def shared_out(case):
+    """As many bytes as 3 bits for each weight take."""
+    return made(case, size="3bits", widths="2/4/8")
+
+
+@pytest.fixture(scope="module")
+def three(case):
+    return uniform(case, 3)
+
+
+def made(case, overrides=None, **options):
+    model, data = case
+    return mixed.apply(
+        model, mixed.resolve(mixed.Options(**options), ARM), Context(data=data, overrides=overrides or {})
+    )
+
+
+def uniform(case, bits, overrides=None):
+    model, data = case
+    options = int8.resolve(int8.Options(weights=bits, depthwise=2), ARM)
+    return int8.apply(model, options, Context(data=data, overrides=overrides or {})).model
+
+
+def bits_of(applied):
+    """Bits by layer, from the notes: float is 32."""
+    found = {}
+    for n in applied.notes:
+        if n.layer != "model":
+            found[n.layer] = int(n.what[3]) if n.what.startswith("int") else 16 if n.what.startswith("float16") else 32
+    return found
+
+
+def quality(case, model):
+    unseen = samples(case[0], 32, seed=9)
+    return sqnr(outputs(case[0], unseen)[0], outputs(model, unseen)[0])
+
+
+def test_few_bits_go_where_they_cost_little_and_the_size_is_that_of_uniform_bits(case, shared_out, three):
+    bits = bits_of(shared_out)
+    assert bits["quiet"] == 2
+    assert min(bits["loud"], bits["head"]) >= 4
+    assert shared_out.model.bytes <= three.bytes
+    assert quality(case, shared_out.model) > quality(case, three) + 3
+
+
+def test_the_result_is_that_of_int8_with_the_same_bits_and_equal_in_every_run(case, shared_out):
+    overrides = {name: {"weights": b} for name, b in bits_of(shared_out).items()}
+    assert shared_out.model.sha256 == uniform(case, 8, overrides).sha256
+    assert made(case, size="3bits", widths="2/4/8").model.sha256 == shared_out.model.sha256
+
+
+def test_bits_that_the_recipe_says_are_kept_and_the_others_share_the_rest(case):
+    applied = made(case, {"quiet": {"weights": 8}, "lo*": {"skip": True}}, size="20kB", widths="3/4")
+    assert bits_of(applied) == {"Conv_0": 4, "quiet": 8, "loud": 32, "head": 4}
+    pinned = {n: {"weights": b} for n, b in bits_of(applied).items() if b <= 8} | {"loud": {"skip": True}}
+    assert made(case, pinned, size="20kB").model.sha256 == applied.model.sha256
+
+
+def test_float16_halves_a_layer_that_stays_in_float(case):
+    applied = made(case, {"quiet": {"weights": 16}, "loud": {"weights": 32}}, size="1x")
+    kinds = {
+        onnx.helper.tensor_dtype_to_np_dtype(t.data_type) for t in onnx_model.to_proto(applied.model).graph.initializer
+    }
+    assert np.dtype(np.float16) in kinds
+    assert bits_of(applied)["quiet"] == 16
+    assert bits_of(applied)["loud"] == 32
+    assert quality(case, applied.model) > 30
+
+
+def test_every_layer_may_be_of_the_widest_bits_where_the_size_allows(case):
+    assert set(bits_of(made(case, size="1x", widths="4/8/float")).values()) == {32}
+    assert set(bits_of(made(case, size="1x", widths="4/8")).values()) == {8}
+
+
+def test_without_a_size_bits_are_as_few_as_the_loss_allows(case):
+    model, data = case
+    real = Dataset(data.name, data.inputs, outputs(model, data)[0].astype(np.float64), "mae")
+    loose, tight = (made((model, real), drop=d, widths="2/4/8") for d in ("0.5", "0.0005"))
+    assert sum(bits_of(loose).values()) < sum(bits_of(tight).values())
+    assert "of mae on 16 samples" in loose.notes[0].what
+    assert quality(case, tight.model) > quality(case, loose.model)
+
+
+def test_notes_tell_the_width_and_why_and_what_all_of_it_is_worth(shared_out):
+    notes = shared_out.notes
+    said = {n.layer: n.what for n in notes if n.layer != "model"}
+    assert "second-order; " in said["quiet"]
+    assert said["loud"].count(" dB") == 2  # at its width, and at the next narrower
+    whole = [n.what for n in notes if n.layer == "model"]
+    assert "bytes allowed; weights take" in whole[0]
+    assert [w.split(":")[0] for w in whole[1:4]] == ["convolutions", "output", "in integers"]
+    assert "answers changed" in whole[3]
+
+
+def test_a_size_that_even_the_fewest_bits_exceed_is_refused(case):
+    with pytest.raises(UserError, match="the fewest bits take"):
+        made(case, size="0.05x")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": "0.2x", "drop": "1%"}, "give one of them"),
+        ({"size": "big"}, "no size"),
+        ({"drop": "little"}, "no drop"),
+        ({"widths": "4/12"}, "'12' is no width"),
+    ],
+)
+def test_mistakes_are_named_when_the_recipe_is_read(options, says):
+    with pytest.raises(UserError, match=says):
+        mixed.resolve(mixed.Options(**options), ARM)
+
+
+def test_calibration_data_are_needed(case):
+    with pytest.raises(UserError, match="needs calibration data"):
+        mixed.apply(case[0], mixed.Options(), Context())
+
+
+def test_shared_weights_several_outputs_and_one_sample():
+    g = Graph()
+    w = g.weights(8, 8, 1, 1)
+    x = g.op("Relu", g.conv("x", 3, 8, 1))
+    y = g.op("Conv", g.op("Conv", x, w, name="once"), w, name="twice")
+    model = g.build([g.op("Flatten", g.op("GlobalAveragePool", v)) for v in (x, y)])
+    applied = made((model, samples(model, 1)), size="0.6x")
+    bits = bits_of(applied)
+    assert bits["once"] == bits["twice"]
+    assert all(np.isfinite(o).all() for o in outputs(applied.model, samples(model, 4)))
+
+
+def test_depthwise_layers_have_a_least_width_of_their_own():
+    g = Graph()
+    x = g.op("Relu", g.conv("x", 3, 96, 1))
+    x = g.op("Relu", g.op("Conv", x, g.weights(96, 1, 3, 3), g.weights(96), pads=[1] * 4, group=96, name="dw"))
+    model = g.build(g.op("Flatten", g.op("GlobalAveragePool", g.op("Conv", x, g.weights(16, 96, 1, 1), g.weights(16)))))
+    few, least = (
+        bits_of(made((model, samples(model, 8)), drop="100%", widths="2/8", depthwise=d, gate=False)) for d in (2, 8)
+    )
+    assert few["dw"] == 2
+    assert least == few | {"dw": 8}
+
+
+def test_a_model_without_layers_is_left_as_it_is():
+    g = Graph()
+    model = g.build(g.op("Relu", "x"))
+    assert made((model, samples(model, 8)), size="0.2x").notes[-1].what == "no layer that can be integer"
+
+
+@pytest.fixture(scope="module")
+def judged(case):
+    """All that widths are settled by."""
+    model, data = case
+    of = alone.subject(model, mixed.resolve(mixed.Options(size="1x"), ARM), Context(data=data))
+    widths = {la.name: (3, 8) for la in of.layers}
+    with partial.workers(1) as run_all:
+        judge = of.run(data, run_all)
+        constants = alone.forms(of, widths, data, passes.input_means(judge, of.layers), 0)
+        lost = alone.losses(judge, of.layers, constants)
+        yield judge, of.layers, constants, {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
+
+
+def test_convolutions_come_first_the_output_last_from_the_output_inwards(judged):
+    found = [(name, [la.name for la in group]) for name, group in staged.stages(judged[0], judged[1])]
+    assert found == [("convolutions", ["quiet", "loud", "Conv_0"]), ("output", ["head"])]
+
+
+def test_errors_that_add_up_are_taken_over(judged):
+    narrow = dict.fromkeys(judged[3], 3)
+    settled = staged.settle(*judged, narrow, None)
+    assert settled.bits == narrow
+    assert not settled.back
+    assert [s.layers for s in settled.stages] == [3, 1]
+    assert settled.stages[1].measured == pytest.approx(settled.stages[1].expected, rel=1.0)
+
+
+def test_errors_that_more_than_add_up_go_back_to_wider_bits_while_there_are_bytes(judged, monkeypatch):
+    monkeypatch.setattr(staged, "_SLACK", 1e-9)  # nothing is borne
+    narrow = dict.fromkeys(judged[3], 3)
+    assert staged.settle(*judged, narrow, None).bits == dict.fromkeys(judged[3], 8)
+    sizes = {name: {c.bits: c.bytes for c in row} for name, row in judged[3].items()}
+    budget = sum(s[3] for s in sizes.values()) + sizes["loud"][8] - sizes["loud"][3]
+    settled = staged.settle(*judged, narrow, budget)
+    assert sum(sizes[n][b] for n, b in settled.bits.items()) <= budget
+    assert 0 < len(settled.back) < 4
+
+
+def test_bytes_are_counted_as_they_are_in_the_file(case, three):
+    of = alone.subject(case[0], mixed.resolve(mixed.Options(size="1x"), ARM), Context(data=case[1]))
+    counted = [sum(alone.stored_bytes(la.elements, la.channels, bits) for la in of.layers) for bits in (8, 4, 3)]
+    real = [uniform(case, 8).bytes, uniform(case, 4).bytes, three.bytes]
+    for i, bits in ((1, 4), (2, 3)):
+        more = counted[i] + alone.shared_bytes(bits) - counted[0]
+        assert 0 <= more - (real[i] - real[0]) < 40 * len(of.layers)
+    below, above = (alone.stored_bytes(900, 10, b) for b in (3, 4))
+    assert alone.stored_bytes(900, 10, 3.5) == round((below + above) / 2)
