@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime as ort
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelathe.core import dataset
@@ -29,6 +30,7 @@ from support import sshd
 pytestmark = pytest.mark.bench
 
 CPU = SessionOptions("onnxruntime", "CPUExecutionProvider")
+LITE = SessionOptions("ai-edge-litert", "CPU")
 SCALE = float(os.environ.get("EDGELATHE_BENCH_RUNS", "1"))
 MIRROR = {"faster": "slower", "slower": "faster"}
 QUICK = Job(min_ms=300, max_ms=2000, cool_down_ms=0)
@@ -64,23 +66,34 @@ def verdict(device, models, job):
 
 
 def bare(model, x, seconds):
-    """Median of a loop over ONNX Runtime alone, in ms."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
-    session = ort.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
-    feed, times = {session.get_inputs()[0].name: x}, []
+    """Median of a loop over the runtime alone, in ms."""
+    call, times = loop(model, x), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter_ns()
-        session.run(None, feed)
+        call()
         times.append(time.perf_counter_ns() - start)
     return float(np.median(times[len(times) // 5 :])) / 1e6
+
+
+def loop(model, x):
+    if model.format == "tflite":
+        interpreter = Interpreter(model_content=model.data, num_threads=1)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        return interpreter.invoke
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
+    session = ort.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feed)
 
 
 def test_fidelity_against_a_bare_loop(data_dir, device, tmp_path):
     """Here, over ssh, and the bare loop, in short turns of random order: medians of the ratios, 95% intervals."""
     files = {
         "ResNet8": ("cifar10_resnet8/model.onnx", "cifar10_resnet8/eval.npz"),
+        "ResNet8, TFLite": ("cifar10_resnet8/model.tflite", "cifar10_resnet8/eval.npz"),
         "MobileNetV2 CIFAR": ("cifar10_mobilenetv2/model.onnx", None),
         "MobileNetV2 224": ("imagenet_mobilenetv2/model.onnx", None),
     }
@@ -112,7 +125,7 @@ def test_fidelity_against_a_bare_loop(data_dir, device, tmp_path):
 
 
 def ours(device, title, model, samples, job):
-    document = bench_document(device, [(title, model)], [CPU], samples, job)
+    document = bench_document(device, [(title, model)], [LITE if model.format == "tflite" else CPU], samples, job)
     return document["results"][0]["latency_ms"]["p50"]
 
 
