@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model.types import Model
 
@@ -58,6 +59,26 @@ class Context:
     seed: int = 0
     reference: Model | None = None
     twin: Model | None = None
+
+    def samples(self, step: str) -> Dataset:
+        """The calibration samples. Raises UserError, naming the step, where there are none."""
+        if self.data is None or not len(self.data):
+            raise UserError(step, "needs calibration data", "give them with --data")
+        return self.data
+
+    def original(self, step: str) -> Model:
+        """`reference`. Raises UserError, naming the step, where it is run on its own."""
+        if self.reference is None:
+            raise UserError(step, "no step before it has changed the model", f"write it behind one, as in int8+{step}")
+        return self.reference
+
+    def quantized_from(self, step: str) -> Model:
+        """`twin`. Raises UserError, naming the step, where nothing was quantized yet."""
+        if self.twin is None:
+            raise UserError(
+                step, "no step before it has quantized the model", f"write it behind one, as in int8+{step}"
+            )
+        return self.twin
 
 
 def option(

@@ -23,7 +23,6 @@ from edgelathe.compress.graph.moves import name_of
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.compress.weights import problems
 from edgelathe.compress.weights.problems import Pair
-from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
@@ -71,28 +70,23 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
 
     Raises UserError where nothing was quantized, or there are too few samples.
     """
-    if context.data is None or not len(context.data):
-        raise UserError(STEP, "needs calibration data", "give them with --data")
-    if context.twin is None:
-        raise UserError(
-            STEP, "no step before it has quantized the model", "write it behind one, as in int8+bias-correct"
-        )
-    work, before = onnx_model.to_ir(model), onnx_model.to_ir(context.twin)
+    data, twin = context.samples(STEP), context.quantized_from(STEP)
+    work, before = onnx_model.to_ir(model), onnx_model.to_ir(twin)
     infer_shapes(before)
     notes: list[Note] = []
     layers = list(_layers(work.graph, before.graph, context, notes))
     wanted: dict[ir.Node, Array] | None = None
     if options.mode == "analytic":
-        wanted, why = normal_biases(context.reference or context.twin, work, layers)
+        wanted, why = normal_biases(context.reference or twin, work, layers)
         notes += why
         layers = [la for la in layers if la.node in wanted]
-    samples = Samples.of(context.data, context.twin, problems.count_of(before, context.data), STEP)
+    samples = Samples.of(data, twin, problems.count_of(before, data), STEP)
     names = g.Names(work.graph)
     found = [note for _, note in walk(work, before, layers, samples, names, wanted)]
     if not any(n.done for n in found):
         return Applied(model, (*notes, *found, Note("model", False, "no bias gains")))
     held = samples.held
-    old, new = (ends.error(m, before, held, context.data.name) for m in (onnx_model.to_ir(model), work))
+    old, new = (ends.error(m, before, held, data.name) for m in (onnx_model.to_ir(model), work))
     said = f"answers on {samples.held_count} samples held out: {old.db:.2f} -> {new.db:.2f} dB of signal to noise"
     if not new.noise < old.noise:
         return Applied(model, (*notes, Note("model", False, f"biases left as they were, {said}")))

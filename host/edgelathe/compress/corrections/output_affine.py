@@ -66,18 +66,13 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     Raises UserError where there is no float model to compare with, labels are wanted and missing, or there are too few
     samples.
     """
-    if context.data is None or not len(context.data):
-        raise UserError(STEP, "needs calibration data", "give them with --data")
-    if context.reference is None:
-        raise UserError(
-            STEP, "no step before it has changed the model", "write it behind one, as in int8+output-affine"
-        )
-    work, reference = onnx_model.to_ir(model), onnx_model.to_ir(context.reference)
+    data, original = context.samples(STEP), context.original(STEP)
+    work, reference = onnx_model.to_ir(model), onnx_model.to_ir(original)
     infer_shapes(work)
     found = ends.matching(work.graph, reference.graph)
     if not found:
         return Applied(model, (Note("model", False, "no output of real numbers that both models have"),))
-    samples = Samples.of(context.data, context.reference, _SAMPLES, STEP)
+    samples = Samples.of(data, original, _SAMPLES, STEP)
     fit = to_labels if options.against == "labels" else to_float
     fitted = fit(work, reference, found, samples)
     names, known = g.Names(work.graph), {of.end for of in fitted}

@@ -14,13 +14,11 @@ import numpy as np
 
 from edgelathe.compress.corrections import held_out
 from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.tflite.aside import Runs
 from edgelathe.compress.tflite.file import File
-from edgelathe.compress.tflite.frontier import Frontier, feeds
+from edgelathe.compress.tflite.frontier import Frontier
 from edgelathe.compress.tflite.layers import AXES, layers
 from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec
-from edgelathe.core import dataset
-from edgelathe.core.dataset import Dataset
-from edgelathe.core.errors import UserError
 from edgelathe.model import io, run, tflite
 
 if TYPE_CHECKING:
@@ -62,30 +60,20 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
 
     Raises UserError where nothing was quantized, or there are too few samples.
     """
-    data, twin = context.data, context.twin
-    if data is None or not len(data):
-        raise UserError(STEP, "needs calibration data", "give them with --data")
-    if twin is None:
-        raise UserError(
-            STEP, "no step before it has quantized the model", "write it behind one, as in int8+bias-correct"
-        )
-    rows = dataset.spread(len(data), _count(twin))
-    file = File(model.data)
-    ours, theirs = list(feeds(model, data, rows)), list(feeds(twin, data, rows))
-    fold = held_out.folds(Dataset(data.name, {str(t): np.stack([f[t] for f in theirs]) for t in theirs[0]}), STEP)
-    before = File(twin.data)
+    data, twin = context.samples(STEP), context.quantized_from(STEP)
+    runs = Runs.of(model, twin, data, _count(twin), STEP)
+    file, before = File(model.data), File(twin.data)
     graphs = [tflite.parse(m.data).main for m in (model, twin)]
-    walks = (Frontier(file, graphs[0], ours, data.name), Frontier(before, graphs[1], theirs, data.name))
-    notes = list(_walk((file, before), (graphs[0], graphs[1]), walks, fold, context))
+    walks = (Frontier(file, graphs[0], runs.mine, data.name), Frontier(before, graphs[1], runs.theirs, data.name))
+    notes = list(_walk((file, before), (graphs[0], graphs[1]), walks, runs.fold, context))
     if not any(n.done for n in notes):
         return Applied(model, (*notes, Note("model", False, "no bias gains")))
     made = io.from_bytes(file.data(), "tflite", model.name)
-    batch = run.batch_size(model.signature)
-    some = np.concatenate([rows[i * batch : (i + 1) * batch] for i in np.flatnonzero(fold == held_out.HELD)])
-    held = dataset.take(data, some).inputs
-    want, old, new = (run.real(run.outputs(m, held), m.signature) for m in (twin, model, made))
+    want, old, new = (run.real(run.outputs(m, runs.held.inputs), m.signature) for m in (twin, model, made))
     errors = [sum((Error.of(a, b) for a, b in zip(want, have, strict=True)), Error()) for have in (old, new)]
-    said = f"answers on {len(some)} samples held out: {errors[0].db:.2f} -> {errors[1].db:.2f} dB of signal to noise"
+    said = (
+        f"answers on {len(runs.held)} samples held out: {errors[0].db:.2f} -> {errors[1].db:.2f} dB of signal to noise"
+    )
     if not errors[1].noise < errors[0].noise:
         return Applied(model, (Note("model", False, f"biases left as they were, {said}"),))
     return Applied(made, (*notes, Note("model", True, said)))

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelathe.compress.corrections import affine_fit, held_out
+from edgelathe.compress.corrections import affine_fit
 from edgelathe.compress.corrections.affine_fit import Map, Sums
 from edgelathe.compress.corrections.held_out import HELD
+from edgelathe.compress.tflite.aside import Runs
 from edgelathe.compress.tflite.file import File
-from edgelathe.compress.tflite.frontier import Frontier, feeds
+from edgelathe.compress.tflite.frontier import Frontier
 from edgelathe.compress.tflite.layers import NONE, layers
 from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec
-from edgelathe.core import dataset
-from edgelathe.core.dataset import Dataset
-from edgelathe.core.errors import UserError
 from edgelathe.model import io, tflite
 
 if TYPE_CHECKING:
@@ -47,13 +45,7 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
 
     Raises UserError where there is no float model to compare with, or there are too few samples.
     """
-    data, reference = context.data, context.reference
-    if data is None or not len(data):
-        raise UserError(STEP, "needs calibration data", "give them with --data")
-    if reference is None:
-        raise UserError(
-            STEP, "no step before it has changed the model", "write it behind one, as in int8+output-affine"
-        )
+    data, reference = context.samples(STEP), context.original(STEP)
     file, graphs = File(model.data), [tflite.parse(m.data).main for m in (model, reference)]
     ends = [_end(g) for g in graphs]
     name = model.signature.outputs[0].name
@@ -61,15 +53,15 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
         return Applied(model, (Note(name, False, "it is not made by a layer with weights"),))
     la, tensor = ends[0], graphs[0].tensors
     whole = la.bias < 0 or la.shared or len(tensor[la.weight].scales) != la.outputs or not tensor[la.bias].scales
-    rows = dataset.spread(len(data), _RUNS)
-    runs = [list(feeds(m, data, rows)) for m in (model, reference)]
-    fold = held_out.folds(Dataset(data.name, {str(t): np.stack([f[t] for f in runs[1]]) for t in runs[1][0]}), STEP)
+    runs = Runs.of(model, reference, data, _RUNS, STEP)
     values = [
         _values(Frontier(f, g, r, data.name), end)
-        for f, g, r, end in zip((file, File(reference.data)), graphs, runs, (ends[0], ends[1]), strict=True)
+        for f, g, r, end in zip(
+            (file, File(reference.data)), graphs, (runs.mine, runs.theirs), (ends[0], ends[1]), strict=True
+        )
     ]
     sums = Sums(la.outputs)
-    for k, o, f in zip(fold, *values, strict=True):
+    for k, o, f in zip(runs.fold, *values, strict=True):
         sums.add(int(k), o, f)
     by = affine_fit.least_squares(sums, scaled=not whole)
     old, new = (float(sums.error([HELD], m).sum()) for m in (Map.none(la.outputs), by))
@@ -77,7 +69,7 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
         why = "no map lowers its error" if la.bias >= 0 and not la.shared else "its layer has no bias of its own"
         return Applied(model, (Note(name, False, f"left as it was: {why}"),))
     _write(file, graphs[0], la, by)
-    said = f"squared error {100 * (1 - new / old):.1f}% less on {np.count_nonzero(fold == HELD)} samples held out"
+    said = f"squared error {100 * (1 - new / old):.1f}% less on {np.count_nonzero(runs.fold == HELD)} samples held out"
     text = f"{by.changes.sum()} of {by.scale.size} channels, into {la.name}: {said}"
     return Applied(io.from_bytes(file.data(), "tflite", model.name), (Note(name, True, text),))
 
