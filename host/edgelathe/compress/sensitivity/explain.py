@@ -34,7 +34,7 @@ _CHUNK = 4  # all layers' outputs of both models are held for so many samples
 _BAD_DB, _CLIPPED, _UNLIKE = 20.0, 0.01, 8.0  # from where on a figure is named as a cause
 _GOOD_DB, _KEPT = 40.0, 3  # what 8 bits leave of a first layer; layers that are proposed to stay in float
 _RESCALED, _ALIKE = 0.2, 0.9  # equalization: a channel is another by 2**0.2 at least, but the same up to that factor
-_REDUCE = "int8(reduce=true)"
+_REDUCE = "int8(reduce=auto)"
 _SHARED = "mixed(size={}bits,widths=2/3/4/5/6/8)"
 EXACT = "session.x64quantprecision"
 
