@@ -106,9 +106,10 @@ def _passes(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> I
     whole = [name for name in tensors if name not in shapes and name not in given]
     for start in range(0, len(whole) or 1, WHOLE_AT_ONCE):
         some, probed = whole[start : start + WHOLE_AT_ONCE], asked if not start else []
-        readers: Readers = {p.tensor: partial(probes.read, p) for p in probed}
-        for name in (*some, *(given if not start else ())):
-            readers[name] = partial(_look, name, tensors[name])
+        # In the graph's order: of several tensors that are not finite, the first one is named.
+        readers: Readers = {name: partial(_look, name, tensors[name]) for name in (given if not start else ())}
+        readers |= {p.tensor: partial(probes.read, p) for p in reversed(probed)}
+        readers |= {name: partial(_look, name, tensors[name]) for name in some}
         yield _runner(model, probes.beside(probed, opset), some), readers
 
 

@@ -190,7 +190,7 @@ def test_calibration_data_are_needed_and_have_to_be_finite():
         int8.apply(model, int8.Options(), Context())
     bad = samples(model, 3)
     bad.inputs["x"][2] = np.nan
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="tensor 'x' is not finite"):
         quantized(model, data=bad)
 
 
