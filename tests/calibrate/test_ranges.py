@@ -44,6 +44,13 @@ def test_tensors_looked_at_whole_give_what_the_graph_says_of_them(net, monkeypat
         assert np.array_equal(probed[name].histogram.counts, whole[name].histogram.counts)
 
 
+def test_samples_in_a_wrong_layout_are_refused_in_one_line(net):
+    model, inner = net
+    data = Dataset("d", {"x": np.zeros((2, 8, 8, 3), np.float32)})
+    with pytest.raises(UserError, match=r"fails to run on calibration samples .'x' 1x8x8x3.*layout"):
+        ranges.gather(model, data, {inner: None})
+
+
 def test_memory_does_not_grow_with_the_samples(net):
     model, inner = net
 

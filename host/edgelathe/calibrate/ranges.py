@@ -19,7 +19,7 @@ from edgelathe.calibrate.statistics import Statistics
 from edgelathe.core.errors import UserError
 from edgelathe.core.memory import give_back
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model.run import batch_size
+from edgelathe.model.run import batch_size, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -160,11 +160,16 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
         session = _open(model.data, addition.SerializeToString(), options)
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
-            model.name, f"cannot be run for calibration: {e}", "check it with `edgelathe inspect`"
+            model.name, f"cannot be run for calibration: {one_line(e)}", "check it with `edgelathe inspect`"
         ) from None
 
     def run(feed: Arrays) -> dict[str, NDArray[Any]]:
-        return {**feed, **dict(zip(names, session.run(names, dict(feed)), strict=True))}
+        try:
+            return {**feed, **dict(zip(names, session.run(names, dict(feed)), strict=True))}
+        except Exception as e:  # as above; samples in a wrong layout come this far where the model's shapes are open
+            shapes = ", ".join(f"'{name}' {'x'.join(map(str, value.shape))}" for name, value in feed.items())
+            what = f"fails to run on calibration samples ({shapes}): {one_line(e)}"
+            raise UserError(model.name, what, "check names, layout and shapes of the samples") from None
 
     return run
 

@@ -27,6 +27,8 @@ _OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider", threads=2)
 def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[dict[str, NDArray[np.float32]]]:
     """The values by name, for chunk after chunk of the samples; only nodes that they hang on are run.
 
+    A model's fixed batch is filled up with copies of the last sample, whose rows are cut off again.
+
     Raises UserError where the model does not run or a value is not finite.
     """
     names = list(dict.fromkeys(values))
@@ -34,10 +36,13 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
     piece = Model("onnx", part.SerializeToString(), data.name, onnx_model.signature(part))
     call = run.session(piece, _OPTIONS)
     batch = run.batch_size(piece.signature)
-    size = batch if any(i.shape and i.shape[0] for i in piece.signature.inputs) else _CHUNK
+    fixed = any(i.shape and i.shape[0] for i in piece.signature.inputs)
+    size = batch if fixed else _CHUNK
     start = 0
-    while start + batch <= len(data):
-        feed = {i.name: data.inputs[i.name][start : start + size] for i in piece.signature.inputs}
+    while start < len(data):
+        count = min(size, len(data) - start)
+        rows = np.minimum(np.arange(start, start + (size if fixed else count)), len(data) - 1)
+        feed = {i.name: data.inputs[i.name][rows] for i in piece.signature.inputs}
         try:
             found = call(feed)
         except Exception as e:
@@ -49,5 +54,5 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
         for name, value in out.items():
             if not np.isfinite(value).all():
                 raise UserError(data.name, f"value '{name}' is not finite on these samples", "check the preprocessing")
-        yield out
-        start += size
+        yield {n: v[: len(v) * count // size] for n, v in out.items()} if fixed else out
+        start += count
