@@ -12,7 +12,7 @@ from edgelathe.core.budget import parse_all
 from edgelathe.core.claim import Claim
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import DeviceError, UserError
-from edgelathe.core.recipe import parse
+from edgelathe.core.recipe import Step, from_toml, parse
 from edgelathe.core.result import Accuracy, Latency
 from edgelathe.core.signature import Signature
 from edgelathe.device.errors import ModelFailure
@@ -147,6 +147,13 @@ def test_evidence_survives_the_store() -> None:
     outcome = loop(Replay({"a": (0.0, 0.9)}), Shelf(), [plan("a")], "size<=0.5x").run()
     entry = outcome.entries[0]
     assert Entry.restore(entry.candidate, entry.evidence(), entry.recipe_toml) == entry
+
+
+def test_what_steps_chose_stands_in_the_recipe_that_is_kept() -> None:
+    made = replace(plan("a").recipe, steps=(Step("int8", {}, {"head": {"weights": 5}}),))
+    work = loop(Replay({"a": (0.0, 0.9)}), Shelf(), [plan("a")], "size<=0.5x")
+    outcome = replace(work, build=lambda p: Built(model("a", 300), recipe=made)).run()
+    assert from_toml(outcome.entries[0].recipe_toml, "recipe.toml") == made
 
 
 def test_a_file_that_is_there_already_is_not_measured_twice() -> None:

@@ -1,15 +1,16 @@
-"""What a step is told of the steps before it."""
+"""What a step is told of the steps before it, and what a recipe keeps of what its steps chose."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgelathe.compress.mixed import alone
 from edgelathe.compress.types import Applied
 from edgelathe.core.profile import Hardware
-from edgelathe.core.recipe import parse
+from edgelathe.core.recipe import from_toml, parse, to_toml
 from edgelathe.recipes import run, table
-from edgelathe.recipes.resolve import resolve
+from edgelathe.recipes.resolve import check_layers, resolve
 from support.tiny_onnx import Graph, outputs, samples, sqnr
 
 
@@ -53,3 +54,53 @@ def test_a_step_sees_the_model_at_the_start_and_the_float_form_that_was_quantize
     assert (context.twin is not None) == quantized
     if context.twin is not None:
         assert sqnr(outputs(context.twin, samples(of, 4))[0], outputs(given, samples(of, 4))[0]) > 15
+
+
+ARM = Hardware("aarch64", frozenset())
+
+
+def branches(first, second):
+    """Two convolutions, of the names given, and a fully connected layer."""
+    g = Graph()
+    x = g.op("Relu", g.bn(g.op("Conv", "x", g.weights(16, 3, 3, 3), name=first), 16))
+    x = g.op("Relu", g.op("Conv", x, g.weights(16, 16, 3, 3, scale=0.05), name=second))
+    y = g.op("Reshape", g.op("GlobalAveragePool", x), g.const(np.array([0, -1], np.int64)))
+    return g.build(g.op("Gemm", y, g.weights(16, 4), g.const(np.zeros(4, np.float32)), name="head"))
+
+
+def test_bits_that_were_chosen_stand_in_the_recipe_which_replays_without_a_search(monkeypatch):
+    of = branches("conv[0]", "conv[1]")
+    data = samples(of, 16)
+    text = """
+    [[step]]
+    use = "mixed"
+    size = "5bits"
+    widths = "2/4/8"
+    [step.layers."conv*"]
+    per_channel = false
+    weights = 0
+    [step.layers."he*"]
+    weights = 7
+    """
+    first = run.run(resolve(from_toml(text, "r"), "onnx", ARM, "r"), of, data, "r")
+    assert first.recipe is not None
+    layers = first.recipe.steps[-1].layers
+    assert {k: v for k, v in layers.items() if "weights" not in v} == {"conv*": {"per_channel": False}}
+    assert layers["head"] == {"weights": 7}
+    assert layers.keys() == {"conv*", "conv[[]0]", "conv[[]1]", "head"}
+
+    def search(*_):
+        raise AssertionError("bits were looked for again")
+
+    monkeypatch.setattr(alone, "forms", search)
+    monkeypatch.setattr(alone.Subject, "run", search)
+    again = resolve(from_toml(to_toml(first.recipe), "r"), "onnx", ARM, "r")
+    check_layers(again, ("conv[0]", "conv[1]", "head"), "r")
+    replayed = run.run(again, of, data, "r")
+    assert replayed.model.sha256 == first.model.sha256
+    assert replayed.recipe is None  # nothing is left to be chosen
+
+
+def test_a_recipe_whose_steps_choose_nothing_stays_as_it_was_given():
+    of = model()
+    assert built("int8(weights=4)", of, samples(of, 8)).recipe is None

@@ -33,12 +33,15 @@ class Applied:
     `config` holds runtime session entries that the new model wants (ONNX Runtime's names and values).
     `twin`: the float model in the very form that was quantized, channels rescaled and operators rewritten, so that its
     layers make what those of `model` make but for rounding; None: that is the model which the step was given.
+    `chosen`: options that the step chose by a search, by layer, for every layer that it could choose them for. As
+    overrides of the recipe they give the same model without the search.
     """
 
     model: Model
     notes: tuple[Note, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     twin: Model | None = None
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

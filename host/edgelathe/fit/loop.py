@@ -138,6 +138,7 @@ class Loop:
             self.tell("compressing", plan.text, number, len(self.plans))
             with self.timing.spent("compress_s"):
                 built = _built(self.build, plan)
+            toml = to_toml(built.recipe or plan.recipe)
             candidate = candidate.with_(
                 bytes=built.model.bytes, sha256=built.model.sha256, options=_options(plan, built)
             )

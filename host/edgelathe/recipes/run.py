@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgelathe.calibrate.synthetic import Synthetic
@@ -13,8 +14,9 @@ from edgelathe.compress.sensitivity.explain import Explanation
 from edgelathe.compress.types import Context, Note
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
-from edgelathe.core.recipe import Recipe
+from edgelathe.core.recipe import Recipe, Step
 from edgelathe.model import io, metadata
+from edgelathe.model.graph import layers
 from edgelathe.model.types import Model
 from edgelathe.recipes import options
 from edgelathe.recipes.resolve import spec
@@ -41,12 +43,14 @@ class Built:
     """A compressed model, what each step did, and the session entries that the model wants.
 
     `synthetic` says how the calibration images were made up, "" where real samples were given or none were needed.
+    `recipe` is the recipe with all that steps chose by a search, so that it replays without one; None: as it was given.
     """
 
     model: Model
     steps: tuple[StepRun, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     synthetic: str = ""
+    recipe: Recipe | None = None
 
 
 def run(
@@ -67,6 +71,7 @@ def run(
         UserError: a step needs data and there are none, or cannot take this model.
     """
     done: list[StepRun] = []
+    steps: list[Step] = []
     config: dict[str, str] = {}
     current, made_up = model, ""
     twin: Model | None = None
@@ -92,13 +97,31 @@ def run(
         notes = applied.notes
         if isinstance(data, Synthetic) and "data" in row.needs:
             notes, made_up = (*notes, Note("model", True, f"calibrated without data: {data.how}")), data.how
+        steps.append(_with_choices(step, applied.chosen, model))
         done.append(StepRun(step.use, seconds, notes, explained))
     if made_up:
         current = metadata.write(current, metadata.CALIBRATION, f"synthetic: {made_up}")
     if recipe.session and current.sha256 != model.sha256:
         current = metadata.write(current, metadata.SESSION, session_text(recipe, config))
     io.validate(current)
-    return Built(current, tuple(done), config, made_up)
+    replay = replace(recipe, steps=tuple(steps))
+    return Built(current, tuple(done), config, made_up, replay if replay != recipe else None)
+
+
+def _with_choices(step: Step, chosen: Mapping[str, Mapping[str, Any]], model: Model) -> Step:
+    """The step with overrides of each layer for what it chose, and none of these options in others' names.
+
+    As it is where a layer has a name that `model`, which a recipe's overrides are checked by, does not know.
+    """
+    if not chosen or not chosen.keys() <= {la.name for la in layers(model)}:
+        return step
+    names = {name for own in chosen.values() for name in own}
+    rows = {key: {k: v for k, v in own.items() if k not in names} for key, own in step.layers.items()}
+    merged = {key: own for key, own in rows.items() if own}
+    for layer, choice in chosen.items():
+        key = glob.escape(layer)
+        merged[key] = {**merged.get(key, {}), **choice}
+    return replace(step, layers=merged)
 
 
 def session_text(recipe: Recipe, config: Mapping[str, str]) -> str:

@@ -87,6 +87,7 @@ def test_few_bits_go_where_they_cost_little_and_the_size_is_that_of_uniform_bits
 def test_the_result_is_that_of_int8_with_the_same_bits_and_equal_in_every_run(case, shared_out):
     overrides = {name: {"weights": b} for name, b in bits_of(shared_out).items()}
     assert shared_out.model.sha256 == uniform(case, 8, overrides).sha256
+    assert shared_out.chosen == overrides
     assert made(case, size="3bits", widths="2/4/8").model.sha256 == shared_out.model.sha256
 
 

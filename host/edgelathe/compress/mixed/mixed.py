@@ -87,9 +87,9 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     of = alone.subject(model, options, context)
     chosen = _choose(of, options, context.data, context.seed)
     applied = _write(model, of, chosen, options, context)
-    return replace(
-        applied, notes=(*chosen.notes, _answers(model, applied.model, _parts(context.data)[1]), *applied.notes)
-    )
+    notes = (*chosen.notes, _answers(model, applied.model, _parts(context.data)[1]), *applied.notes)
+    bits = {name: {"weights": chosen.bits[la.name]} for la in of.layers for name in of.names[la.name]}
+    return replace(applied, notes=notes, chosen=bits)
 
 
 @dataclass(frozen=True)
