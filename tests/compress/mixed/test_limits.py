@@ -41,6 +41,13 @@ def test_sizes(text, found):
         limits.size(text)
 
 
+def test_costs_are_shares():
+    assert limits.cost("0.6x") == 0.6
+    for text in ("0x", "0.6", "60%", "x"):
+        with pytest.raises(UserError, match="mixed: cost"):
+            limits.cost(text)
+
+
 def test_drops_are_shares_or_plain_numbers():
     assert limits.drop("1%") == 0.01
     assert limits.drop(".5") == 0.5

@@ -14,6 +14,7 @@ from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
+from edgelathe.model.graph import layers
 from support.tiny_onnx import Graph, outputs, samples, sqnr
 
 ARM = Hardware("aarch64", frozenset({"sdot"}))
@@ -114,6 +115,26 @@ def test_every_layer_may_be_of_the_widest_bits_where_the_size_allows(case):
     assert set(bits_of(made(case, size="1x", widths="4/8")).values()) == {8}
 
 
+def test_a_cost_is_kept_and_bits_are_spent_where_products_are_few():
+    g = Graph()
+    x = g.op("Relu", g.op("Conv", "x", g.weights(16, 3, 3, 3), g.weights(16), pads=[1] * 4, name="large"))
+    y = g.op("Flatten", g.op("GlobalAveragePool", x))
+    model = g.build(g.op("Gemm", y, g.weights(16, 4), g.weights(4), name="small"))
+    macs = {la.name: la.macs for la in layers(model) if la.macs}
+    assert macs["large"] > 100 * macs["small"]
+    case, whole = (model, samples(model, 16)), 8 * sum(macs.values())
+    for share in (0.38, 0.51, 0.8):
+        applied = made(case, cost=f"{share}x", widths="3/4/6/8")
+        bits = bits_of(applied)
+        assert sum(macs[n] * b for n, b in bits.items()) <= share * whole
+        assert bits["large"] == {0.38: 3, 0.51: 4, 0.8: 6}[share]
+        assert f"{share}x of the bit operations of 8 bits allowed" in applied.notes[0].what
+    with pytest.raises(UserError, match=r"fewest bits take 0\.3"):
+        made(case, cost="0.3x", widths="3/8")
+    with pytest.raises(UserError, match=r"cost=0\.6x and float for 'small'"):
+        made(case, {"small": {"weights": 32}}, cost="0.6x")
+
+
 def test_without_a_size_bits_are_as_few_as_the_loss_allows(case):
     model, data = case
     real = Dataset(data.name, data.inputs, outputs(model, data)[0].astype(np.float64), "mae")
@@ -145,6 +166,9 @@ def test_a_size_that_even_the_fewest_bits_exceed_is_refused(case):
         ({"size": "0.2x", "drop": "1%"}, "give one of them"),
         ({"size": "big"}, "no size"),
         ({"drop": "little"}, "no drop"),
+        ({"cost": "0.5x", "drop": "1%"}, "drop=1% and cost=0.5x; give one of them"),
+        ({"cost": "half"}, "no share of bit operations"),
+        ({"cost": "0.5x", "widths": "4/float"}, "give widths of 2 to 8"),
         ({"widths": "4/12"}, "'12' is no width"),
     ],
 )

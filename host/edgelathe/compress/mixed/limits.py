@@ -34,6 +34,14 @@ def size(text: str) -> tuple[float, str]:
     return (value, unit) if unit in ("x", "bits") else (value * UNITS["bytes"][unit], "B")
 
 
+def cost(text: str) -> float:
+    """A share of bit operations above 0, as 0.6 for `0.6x`. Raises UserError."""
+    found = re.fullmatch(_NUMBER + "x", text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise UserError("mixed: cost", f"'{text}' is no share of bit operations", "write it as 0.6x")
+    return float(found[1])
+
+
 def drop(text: str) -> float:
     """A share, as 0.01 for `1%`, or a number in the unit of a metric that is none. Raises UserError."""
     found = re.fullmatch(_NUMBER + "(%?)", text.strip())

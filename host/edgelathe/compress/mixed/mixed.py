@@ -56,21 +56,29 @@ class Options(int8.Options):
     )
     depthwise: int = option(2, "bits of the weights of depthwise layers, at least", choices=(8, 7, 6, 5, 4, 3, 2))
     size: str | None = option(None, "what the weights may take: 0.2x of float32, 5bits for each on average, or 80kB")
-    drop: str | None = option(None, "what the metric may lose on the calibration samples; 1% where no size is given")
+    drop: str | None = option(None, "what the metric may lose on the calibration samples; 1% where no other limit is")
+    cost: str | None = option(None, "bit operations (MACs x weight bits x activation bits): 0.6x of those of 8 bits")
     widths: str = option("3/4/5/6/8", "the bits to choose from: 2 to 8, 16 (float16) and float, as in 4/8/float")
     gate: bool = option(True, "take widths over stage by stage, back to a wider one where errors more than add up")
 
 
 def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices as `int8` does, and the limit. Raises UserError for what is no size, drop or width."""
-    limits.widths(options.widths)
-    if options.size is not None and options.drop is not None:
-        raise UserError("mixed", f"size={options.size} and drop={options.drop}", "give one of them")
-    if options.size is None:
+    widths = limits.widths(options.widths)
+    given = {k: v for k in ("size", "drop", "cost") if (v := getattr(options, k)) is not None}
+    if len(given) > 1:
+        raise UserError("mixed", " and ".join(f"{k}={v}" for k, v in given.items()), "give one of them")
+    if options.cost is not None:
+        limits.cost(options.cost)
+        if widths[-1] > 8:
+            raise UserError(
+                "mixed", f"cost={options.cost} and widths={options.widths}", "give widths of 2 to 8 with it"
+            )
+    elif options.size is not None:
+        limits.size(options.size)
+    else:
         options = replace(options, drop=options.drop or "1%")
         limits.drop(str(options.drop))
-    else:
-        limits.size(options.size)
     filled = int8.resolve(options, hardware)
     assert isinstance(filled, Options)
     return filled
@@ -105,23 +113,31 @@ def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
     widths = {la.name: _widths(la, _own(of)[la.name]) for la in of.layers}
     if all(len(w) == 1 for w in widths.values()):
         return _Chosen({name: w[0] for name, w in widths.items()})
+    macs = within.macs(of, widths, options.cost) if options.cost is not None else {}
     fitted, held = _parts(data)
     with partial.workers(None) as run_all:
         judge = of.run(held, run_all)
         made = alone.forms(of, widths, fitted, passes.input_means(judge, of.layers), seed)
         lost = alone.losses(judge, of.layers, made)
-        choices: within.Choices = {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
-        left: int | None = None
-        if options.size is None:
+        stored: within.Choices = {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
+        choices, left = stored, None
+        if options.cost is not None:
+            picks, choices, left = within.cost(stored, macs, limits.cost(options.cost), options.cost)
+            said = f"{options.cost} of the bit operations of 8 bits allowed"
+        elif options.size is None:
             picks, said = within.drop(of, made, choices, str(options.drop), data, run_all)
         else:
             limit = _bytes(options.size, of)
-            picks, choices, left = within.size(choices, limit, options.size)
+            picks, stored, left = within.size(stored, limit, options.size)
+            choices = stored
             said = f"{limit:,} bytes allowed"
         settled = staged.Settled(picks, {}, ())
         if options.gate:
             settled = staged.settle(judge, of.layers, made, choices, picks, left)
-    return _told(of, choices, settled, said, len(held))
+    if macs:
+        taken = sum(m * settled.bits[name] for name, m in macs.items()) / (8 * sum(macs.values()))
+        said += f", {taken:.3f}x taken"
+    return _told(of, stored, settled, said, len(held))
 
 
 def _widths(la: Weighted, own: Options) -> tuple[int, ...]:

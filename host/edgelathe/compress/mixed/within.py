@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.passes import Change
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
+from edgelathe.model import onnx as onnx_model
+from edgelathe.model.graph import layers
 from edgelathe.stats import metrics
 
 if TYPE_CHECKING:
@@ -47,6 +50,52 @@ def size(choices: Choices, limit: int, text: str) -> tuple[dict[str, int], Choic
         if used == {c.bits for row in found[1].values() for c in row if c.bits < 8}:
             return found
         found = _best(choices, used, limit) or found
+
+
+def macs(of: Subject, widths: Mapping[str, Sequence[int]], text: str) -> dict[str, int]:
+    """Multiply-accumulates of each layer. Raises UserError where they are not known, or a layer may be in float."""
+    known = {la.name: la.macs for la in layers(onnx_model.from_ir(of.model, of.name))}
+    found = {}
+    for name, row in widths.items():
+        each = [known.get(n) for n in of.names[name]]
+        counted = [m for m in each if m is not None]
+        if len(counted) < len(each):
+            raise UserError("mixed: cost", f"the multiply-accumulates of '{name}' are not known", "give size or drop")
+        if max(row) > 8:
+            raise UserError(
+                "mixed", f"cost={text} and {limits.word(max(row))} for '{name}'", "give it 2 to 8 bits, or skip it"
+            )
+        found[name] = sum(counted)
+    return found
+
+
+def cost(choices: Choices, macs: Mapping[str, int], share: float, text: str) -> tuple[dict[str, int], Choices, int]:
+    """The bits that lose least in so many bit operations: multiply-accumulates x weight bits x activation bits.
+
+    The measure of van Baalen et al., Bayesian Bits, 2020. Activations have 8 bits.
+
+    Args:
+        choices: of each layer, integers only.
+        macs: multiply-accumulates of each layer for one sample.
+        share: of the operations of all these layers with weights of 8 bits.
+        text: the limit, for messages.
+
+    Returns:
+        The bits; the choices, whose `bytes` are bit operations; the operations allowed.
+
+    Raises:
+        UserError: the fewest bits take more.
+    """
+    rows = {name: [replace(c, bytes=macs[name] * c.bits * 8) for c in row] for name, row in choices.items()}
+    whole = sum(macs[name] * 64 for name in rows)
+    allowed = round(share * whole)
+    picks = allocate.best(tuple(rows.values()), allowed)
+    if picks is None:
+        least = sum(min(c.bytes for c in row) for row in rows.values()) / whole
+        what = f"{text} of the bit operations, the fewest bits take {least:.3f}x"
+        raise UserError("mixed: cost", what, "raise it, or allow fewer bits in `widths`")
+    bits = {name: row[i].bits for (name, row), i in zip(rows.items(), picks, strict=True)}
+    return bits, rows, allowed
 
 
 def _best(choices: Choices, narrow: Collection[int], limit: int) -> tuple[dict[str, int], Choices, int] | None:
