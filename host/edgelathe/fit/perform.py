@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgelathe.compress.sensitivity import explain as why
+from edgelathe.compress.tflite import explain as why
 from edgelathe.core import profile as profiles
 from edgelathe.core.device import Probe, SessionOptions, Target
 from edgelathe.core.errors import DeviceError, HostError, Interrupted, UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgelathe.compress.sensitivity.explain import explain
+from edgelathe.compress.tflite.explain import explain
 
 if TYPE_CHECKING:
     from edgelathe.core.dataset import Dataset

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgelathe.calibrate.synthetic import Synthetic
-from edgelathe.compress.sensitivity import explain as explaining
 from edgelathe.compress.sensitivity.explain import Explanation
+from edgelathe.compress.tflite import explain as explaining
 from edgelathe.compress.types import Context, Note
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
