@@ -40,12 +40,15 @@ def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
     """A model from an `onnx_ir.Model`, serialized deterministically.
 
     Shapes of inner values are left out: runtimes infer them, they cost bytes, and one that a transform left behind
-    makes a model refuse to load.
+    makes a model refuse to load. IR version 3 lists every initializer among the inputs too (ONNX, IR.md); where one is
+    not, the model becomes version 4.
     """
     import onnx_ir
 
     proto = onnx_ir.serde.serialize_model(ir_model)
     del proto.graph.value_info[:]
+    if {t.name for t in proto.graph.initializer} - {v.name for v in proto.graph.input}:
+        proto.ir_version = max(proto.ir_version, 4)
     return from_proto(proto, name)
 
 

@@ -1,8 +1,11 @@
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
-from edgelathe.compress.graph import fold
+from edgelathe.compress.graph import fold, opset
 from edgelathe.compress.types import Context
+from edgelathe.model import onnx as onnx_model
 from support.tiny_onnx import Graph, node_names, operators, outputs, samples, sqnr
 
 
@@ -144,3 +147,15 @@ def test_real_models_keep_their_answers(data_dir):
     assert "BatchNormalization" not in operators(result.model)
     assert same(model, result.model)
     assert result.model.sha256 == folded(model).model.sha256
+
+
+def test_an_old_export_that_lists_its_weights_among_the_inputs_can_still_be_raised():
+    g = Graph()
+    proto = onnx_model.to_proto(g.build(g.op("Relu", g.bn(g.conv("x", 3, 4), 4)), opset=11, ir_version=3))
+    weights = [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in proto.graph.initializer]
+    proto.graph.input.extend(weights)
+    model = onnx_model.from_proto(proto, "old")
+    result = folded(model).model
+    onnx.checker.check_model(onnx_model.to_proto(result))
+    raised, _ = opset.at_least(result)
+    assert same(model, raised)

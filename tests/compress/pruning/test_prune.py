@@ -12,9 +12,11 @@ from edgelathe.compress.pruning import elimination, prune
 from edgelathe.compress.types import Context
 from edgelathe.compress.weights import repair
 from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model
+from support.tiny_onnx import Graph
 
 KEY = "input"
 
@@ -228,3 +230,11 @@ def test_rows_times_weights_are_the_convolution(kernel, attributes):
     picks = repair.pick(conv, y, len(x), 12, (0,))
     m = repair.matrix(conv).reshape(5, -1)
     np.testing.assert_allclose(repair.rows(conv, x, picks) @ m.T, repair.made(conv, y, picks), rtol=1e-4, atol=1e-4)
+
+
+def test_refuses_a_quantized_model():
+    g = Graph()
+    scale, zero = g.const(np.float32(0.05)), g.const(np.uint8(128))
+    x = g.op("DequantizeLinear", g.op("QuantizeLinear", "x", scale, zero), scale, zero)
+    with pytest.raises(UserError, match="quantized already"):
+        prune.apply(g.build(g.conv(x, 3, 8)), prune.Options(channels=0.5), Context())

@@ -70,7 +70,10 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     With calibration data the order of removal follows from the error that a least-squares refit of the readers leaves
     (He, Zhang and Sun, "Channel pruning", 2017; elimination as in `elimination`), else from weights alone. Never cuts
     the model's own inputs and outputs, nor what an operator without a rule touches.
+
+    Raises UserError for a model that is quantized already: its constants would be folded back to float.
     """
+    g.refuse_quantized(onnx_model.to_ir(model).graph, model.name)
     if context.data is not None:
         context = replace(context, data=affordable(model, context.data))
     before, after = prepared(model), prepared(model)
