@@ -10,25 +10,17 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
+from bench.peers.judge import EXACT, answers
 from edgelathe.core import profile
 from edgelathe.stats import stopping
-from support import cli
+from support import cli, simulated
 
 pytestmark = pytest.mark.bench
 
 ORDERS = 200
 FURTHER = ("prune(channels=0.5)", "codebook(entries=4)", "int8(weights=4)", "int8(weights=3)")
-
-
-def answers(path: Path, x: np.ndarray) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: x[i : i + 1]})[0] for i in range(len(x))]).argmax(1)
 
 
 def test_samples_that_the_candidates_of_a_fit_take(
@@ -38,7 +30,7 @@ def test_samples_that_the_candidates_of_a_fit_take(
     held = [np.load(folder / f"{name}.npz") for name in ("eval", "eval_jpeg")]
     x = np.concatenate([h["x"] for h in held]).astype(np.float32)
     y = np.concatenate([h["y"] for h in held])
-    base = answers(folder / "model.onnx", x) == y
+    base = answers(folder / "model.onnx", x, {}) == y
     rng, used, wrong = np.random.default_rng(0), [], []
     with capsys.disabled():
         print(
@@ -47,8 +39,9 @@ def test_samples_that_the_candidates_of_a_fit_take(
         for recipe in (*profile.choose("x86-cpu", None).recipes["onnx"], *FURTHER):
             out = tmp_path / "out.onnx"
             cli.run("compress", folder / "model.onnx", "--recipe", recipe, "--data", folder / "calib.npz", "-o", out)
-            ok = answers(out, x) == y
-            rows = [_decided(rng, base & ~ok, ~base & ok, limit) for limit in (0.005, 0.01, 0.02)]
+            ok = answers(out, x, EXACT) == y
+            lost, won = int((base & ~ok).sum()), int((~base & ok).sum())
+            rows = [_decided(rng, lost, won, len(y), limit) for limit in (0.005, 0.01, 0.02)]
             used += [row[0] for row in rows]
             wrong += [row[1] for row in rows]
             drop = 100 * (base.mean() - ok.mean())
@@ -58,18 +51,9 @@ def test_samples_that_the_candidates_of_a_fit_take(
     assert np.mean(used) <= 0.5
 
 
-def _decided(rng: np.random.Generator, lost: np.ndarray, won: np.ndarray, limit: float) -> tuple[float, float]:
-    total = len(lost)
-    whole = stopping.decide(int(lost.sum()), int(won.sum()), total, total, limit, prove=True)
-    counts, wrong = [], 0
-    for _ in range(ORDERS):
-        order = rng.permutation(total)
-        k, m = np.cumsum(lost[order]), np.cumsum(won[order])
-        said, n = "continue", total
-        for n in stopping.looks(total):
-            said = stopping.decide(int(k[n - 1]), int(m[n - 1]), n, total, limit, prove=True)
-            if said != "continue":
-                break
-        counts.append(n / total)
-        wrong += said not in ("continue", whole)
-    return float(np.mean(counts)), wrong / ORDERS
+def _decided(rng: np.random.Generator, lost: int, won: int, total: int, limit: float) -> tuple[float, float]:
+    """The share of the samples used, and of the orders in which the answer is not that of all samples."""
+    whole = stopping.decide(lost, won, total, total, limit, prove=True)
+    ends = [simulated.ended(simulated.answers(rng, lost, won, total), total, limit, prove=True) for _ in range(ORDERS)]
+    wrong = sum(said not in ("continue", whole) for said, _ in ends)
+    return float(np.mean([n for _, n in ends])) / total, wrong / ORDERS

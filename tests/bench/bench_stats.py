@@ -12,7 +12,7 @@ import pytest
 from edgelathe.stats import latency, ratio, sequential, stopping
 from edgelathe.stats.drift import drift
 from edgelathe.stats.latency import QUANTILES, bounded
-from support.simulated import KINDS, answers, autoregressive, latencies, true_quantile, turns
+from support.simulated import KINDS, answers, autoregressive, ended, latencies, true_quantile, turns
 
 pytestmark = pytest.mark.bench
 
@@ -121,7 +121,7 @@ def test_samples_that_accuracy_decisions_take(prove: bool, capsys: pytest.Captur
         won = round(total * (0.01 + 0.5 * drop) / 2)
         lost = won + round(drop * total)
         whole = stopping.decide(lost, won, total, total, limit, prove=prove)
-        ends = [_ended(answers(rng, lost, won, total), total, limit, prove) for _ in range(runs)]
+        ends = [ended(answers(rng, lost, won, total), total, limit, prove) for _ in range(runs)]
         used[total, limit, drop] = float(np.mean([n / total for _, n in ends]))
         wrong[total, limit, drop] = sum(said not in ("continue", whole) for said, _ in ends) / runs
     with capsys.disabled():
@@ -133,15 +133,6 @@ def test_samples_that_accuracy_decisions_take(prove: bool, capsys: pytest.Captur
               f"{np.mean(list(wrong.values())):.4f} wrong, at worst {max(wrong.values()):.3f}")  # fmt: skip
     assert max(wrong.values()) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
     assert not prove or np.mean(list(used.values())) <= 0.5
-
-
-def _ended(order: tuple[np.ndarray, np.ndarray], total: int, limit: float, prove: bool) -> tuple[str, int]:
-    lost, won = order
-    for n in stopping.looks(total):
-        said = stopping.decide(int(lost[n - 1]), int(won[n - 1]), n, total, limit, prove=prove)
-        if said != "continue":
-            return said, n
-    return "continue", total
 
 
 def test_drift_of_what_only_wanders(capsys: pytest.CaptureFixture[str]) -> None:

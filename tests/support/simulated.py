@@ -1,4 +1,4 @@
-"""Simulated latencies, with the truth known: what intervals and verdicts are checked against."""
+"""Simulated latencies and answers, with the truth known: what intervals and verdicts are checked against."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgelathe.stats import stopping
 
 Blocks = list[NDArray[np.float64]]
 _normal = NormalDist()
@@ -99,3 +101,13 @@ def answers(rng: np.random.Generator, lost: int, won: int, total: int) -> tuple[
     """How many of the first 1, 2, ... of `total` samples in random order were lost, and won."""
     order = rng.permutation(total)
     return np.cumsum(order < lost), np.cumsum((order >= lost) & (order < lost + won))
+
+
+def ended(order: tuple[NDArray[np.int64], NDArray[np.int64]], total: int, limit: float, prove: bool) -> tuple[str, int]:
+    """What `stopping.decide` says first of `answers`, and after how many samples; "continue" where it never does."""
+    lost, won = order
+    for n in stopping.looks(total):
+        said = stopping.decide(int(lost[n - 1]), int(won[n - 1]), n, total, limit, prove=prove)
+        if said != "continue":
+            return said, n
+    return "continue", total

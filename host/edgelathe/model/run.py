@@ -83,6 +83,11 @@ def available(options: SessionOptions) -> bool:
     return options.runtime in _TFLITE and importlib.util.find_spec(_TFLITE[options.runtime]) is not None
 
 
+def has_fixed_batch(signature: Signature) -> bool:
+    """Whether an input declares how many samples run at once."""
+    return any(bool(i.shape and i.shape[0]) for i in signature.inputs)
+
+
 def batch_size(signature: Signature) -> int:
     """The fixed batch of a model; 1 where its first axis is open."""
     return max((i.shape[0] or 1 for i in signature.inputs if i.shape), default=1)

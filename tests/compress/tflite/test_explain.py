@@ -18,25 +18,19 @@ from support.tiny_tflite import Net, T, answers
 NAMES = ("first", "second", "third")
 
 
-def network(spread=1.0, batch=1):
-    """Two convolutions and a fully connected layer; `spread`: how unlike channels between the convolutions are."""
+def network():
+    """Two convolutions and a fully connected layer."""
     rng, net = np.random.default_rng(0), Net()
-    factors = np.geomspace(1, spread, 8)
-    x = T("x", (batch, 6, 6, 3), "float32")
-    made = [T("first", (batch, 6, 6, 8), "float32"), T("second", (batch, 6, 6, 4), "float32")]
-    kernels = [
-        rng.normal(size=(8, 3, 3, 3)) * factors[:, None, None, None],
-        rng.normal(size=(4, 3, 3, 8)) / factors,
-    ]
+    x = T("x", (1, 6, 6, 3), "float32")
+    made = [T("first", (1, 6, 6, 8), "float32"), T("second", (1, 6, 6, 4), "float32")]
+    kernels = [rng.normal(size=(8, 3, 3, 3)), rng.normal(size=(4, 3, 3, 8))]
     for source, y, w in zip((x, made[0]), made, kernels, strict=True):
         parts = [T(f"{y.name}/w", dtype="float32", values=w), T(f"{y.name}/b", dtype="float32", values=np.ones(len(w)))]
         net.op("CONV_2D", [source, *parts], [y], table="Conv2DOptions", strideW=1, strideH=1, fusedActivationFunction=1)
-    axes, pooled = T("axes", dtype="int32", values=[1, 2]), T("pooled", (batch, 4), "float32")
+    axes, pooled = T("axes", dtype="int32", values=[1, 2]), T("pooled", (1, 4), "float32")
     net.op("MEAN", [made[1], axes], [pooled], table="ReducerOptions")
     last = [T("w3", dtype="float32", values=rng.normal(size=(5, 4))), T("b3", dtype="float32", values=np.zeros(5))]
-    (y,) = net.op(
-        "FULLY_CONNECTED", [pooled, *last], [T("third", (batch, 5), "float32")], table="FullyConnectedOptions"
-    )
+    (y,) = net.op("FULLY_CONNECTED", [pooled, *last], [T("third", (1, 5), "float32")], table="FullyConnectedOptions")
     return net.build([x], [y])
 
 

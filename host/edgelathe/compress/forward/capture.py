@@ -36,7 +36,7 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
     piece = Model("onnx", part.SerializeToString(), data.name, onnx_model.signature(part))
     call = run.session(piece, _OPTIONS)
     batch = run.batch_size(piece.signature)
-    fixed = any(i.shape and i.shape[0] for i in piece.signature.inputs)
+    fixed = run.has_fixed_batch(piece.signature)
     size = batch if fixed else _CHUNK
     start = 0
     while start < len(data):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.errors import UserError
-from edgelathe.model.run import batch_size, one_line
+from edgelathe.model.run import batch_size, has_fixed_batch, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +84,7 @@ def chunks_of(model: Model, data: Dataset, most: int | None = None) -> Chunks:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UserError(data.name, f"output '{info.name}' is not finite", "check the preprocessing")
     size = min(CHUNK, len(data), most or CHUNK)
-    if any(i.shape and i.shape[0] for i in model.signature.inputs) or size == 1:
+    if has_fixed_batch(model.signature) or size == 1:
         return alone
     several = Chunks(data, size, open_=True)
     with contextlib.suppress(UserError):  # the graph has a batch of its own inside

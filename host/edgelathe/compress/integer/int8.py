@@ -24,7 +24,6 @@ from edgelathe.compress.integer import grids, placement, qdq, qplan
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.compress.weights import qweights, rounding, saturation
 from edgelathe.compress.weights.second_order import Levels
-from edgelathe.core.errors import UserError
 from edgelathe.core.memory import give_back
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
@@ -114,8 +113,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
 
     Raises UserError where there are no calibration samples, or activations are not finite.
     """
-    if context.data is None or not len(context.data):
-        raise UserError("int8", "needs calibration data", "give them with --data")
+    context.samples("int8")  # there have to be some
     options = resolve(options, Hardware(None, frozenset()))
     model, notes = opset.at_least(model)
     graph_model = onnx_model.to_ir(model)

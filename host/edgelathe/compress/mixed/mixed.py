@@ -89,15 +89,13 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
 
     Raises UserError where there are no calibration samples, or the fewest bits take more than `size`.
     """
-    if context.data is None or not len(context.data):
-        raise UserError("mixed", "needs calibration data", "give them with --data")
+    data = context.samples("mixed")
     options = resolve(options, Hardware(None, frozenset()))
     of = alone.subject(model, options, context)
-    chosen = _choose(of, options, context.data, context.seed)
+    chosen = _choose(of, options, data, context.seed)
     applied = _write(model, of, chosen, options, context)
-    notes = (*chosen.notes, _answers(model, applied.model, _parts(context.data)[1]), *applied.notes)
-    bits = {name: {"weights": chosen.bits[la.name]} for la in of.layers for name in of.names[la.name]}
-    return replace(applied, notes=notes, chosen=bits)
+    answers = _answers(model, applied.model, _parts(data)[1])
+    return replace(applied, notes=(*chosen.notes, answers, *applied.notes))
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ def _write(model: Model, of: Subject, chosen: _Chosen, options: Options, context
         name = notes[at].layer
         what = notes[at].what if bits[name] <= 8 else word(bits[name])
         notes[at] = Note(name, bits[name] < FLOAT, "; ".join(filter(None, (what, why[name]))))
-    return replace(applied, notes=tuple(notes))
+    return replace(applied, notes=tuple(notes), chosen={name: {"weights": width} for name, width in bits.items()})
 
 
 _SHARED = frozenset(f.name for f in dataclasses.fields(int8.Options)) - {"weights", "depthwise"} | {"skip"}

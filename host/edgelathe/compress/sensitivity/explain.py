@@ -149,7 +149,7 @@ def _layers(before: Model, after: Model, data: Dataset, config: Mapping[str, str
     pairs = list(matched.matches(onnx_model.to_ir(before).graph, onnx_model.to_ir(after).graph))
     if not pairs:
         return ()
-    fixed = any(i.shape and i.shape[0] for i in before.signature.inputs)
+    fixed = run.has_fixed_batch(before.signature)
     chunks = partial.Chunks(data, run.batch_size(before.signature) if fixed else 1)
     if not fixed and partial.chunks_of(before, data).size > 1:
         chunks = partial.Chunks(data, min(_CHUNK, len(data)))

@@ -19,8 +19,6 @@ from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, o
 from edgelathe.compress.weight_only import codebook_input
 from edgelathe.compress.weight_only.coded import Coded
 from edgelathe.compress.weight_only.settle import (
-    NODES,
-    PAYS,
     WIDEST,
     Choice,
     Weights,
@@ -30,6 +28,7 @@ from edgelathe.compress.weight_only.settle import (
     is_fitted,
     ready,
     settle,
+    unpaid,
 )
 from edgelathe.compress.weights import assignment, representatives
 from edgelathe.core.errors import UserError
@@ -128,11 +127,8 @@ def _fitted(of: Weights[Options], problem: Problem) -> Choice[Coded]:
 
 def _choice(of: Weights[Options], what: Coded, real: NDArray[np.float32], error: float) -> Choice[Coded]:
     """The constant by indices, where it pays."""
-    size, whole = what.bytes, of.array.nbytes
-    if size + NODES >= PAYS * whole:
-        return Choice(Note(g.layer(of.node), False, f"stays float: {whole:,} -> {size:,} bytes and nodes"))
-    text = f"{_words(what)}, error {100 * error:.3g}%, {whole:,} -> {size:,} bytes"
-    return Choice(Note(g.layer(of.node), True, text), what, real)
+    text = f"{_words(what)}, error {100 * error:.3g}%, {of.array.nbytes:,} -> {what.bytes:,} bytes"
+    return unpaid(of, what.bytes) or Choice(Note(g.layer(of.node), True, text), what, real)
 
 
 def _exact(of: Weights[Options]) -> Coded | None:

@@ -15,8 +15,6 @@ from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, o
 from edgelathe.compress.weight_only import int4_forms
 from edgelathe.compress.weight_only.int4_forms import DOMAIN, IR_VERSION, OPSET, Products, unpacked
 from edgelathe.compress.weight_only.settle import (
-    NODES,
-    PAYS,
     WIDEST,
     Choice,
     Weights,
@@ -27,6 +25,7 @@ from edgelathe.compress.weight_only.settle import (
     is_product,
     ready,
     settle,
+    unpaid,
 )
 from edgelathe.compress.weights import assignment, blockwise
 from edgelathe.compress.weights.blockwise import Blocks, Form
@@ -146,9 +145,9 @@ def _products(value: ir.Value) -> tuple[ir.Node, ...]:
 
 def _at_once(of: _Weights, context: Context) -> Choice[Blocks] | None:
     """The codes of constants that no samples are needed for."""
-    size, whole = int4_forms.size(of.rows().shape, of.form()), of.array.nbytes
-    if size + NODES >= PAYS * whole:
-        return Choice(Note(g.layer(of.node), False, f"stays float: {whole:,} -> {size:,} bytes and nodes"))
+    stays = unpaid(of, int4_forms.size(of.rows().shape, of.form()))
+    if stays is not None:
+        return stays
     if context.data is not None and of.options.rounding != "nearest" and is_fitted(of):
         return None
     blocks = _without_samples(of)

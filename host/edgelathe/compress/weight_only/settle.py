@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 Array = NDArray[np.float64]
-#: Bytes of the nodes that make one constant real, about.
-NODES = 200
-#: Of its float bytes: what takes more stays float.
-PAYS = 0.75
+_NODES = 200  # bytes of the nodes that make one constant real, about
+_PAYS = 0.75  # of its float bytes: what takes more stays float
 #: Inputs of the widest layer that second order is for.
 WIDEST = 5_000
 
@@ -173,6 +171,14 @@ def is_fitted(of: Weights[O]) -> bool:
     own_bias = bias is None or (g.array(bias) is not None and g.rank(bias) == 1)
     inputs = of.array.size // max(of.array.shape[of.axis or 0], 1)
     return own_bias and len(of.value.uses()) == 1 and inputs <= WIDEST and g.array(node.inputs[0]) is None
+
+
+def unpaid(of: Weights[O], size: int) -> Choice[Any] | None:
+    """That the constant stays float, where `size` bytes and the nodes around them do not pay."""
+    whole = of.array.nbytes
+    if size + _NODES < _PAYS * whole:
+        return None
+    return Choice(Note(g.layer(of.node), False, f"stays float: {whole:,} -> {size:,} bytes and nodes"))
 
 
 def settle(

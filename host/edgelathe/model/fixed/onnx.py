@@ -65,7 +65,7 @@ class OnnxProgram:
     @cached_property
     def batch(self) -> int | None:
         """The fixed batch of the model; 1 where samples would not stay apart; None: any number goes together."""
-        if any(i.shape and i.shape[0] for i in self._signature.inputs):
+        if run.has_fixed_batch(self._signature):
             return run.batch_size(self._signature)
         counted = dict(self.saturation)
         together = apart(self)
