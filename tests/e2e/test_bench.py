@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +98,12 @@ def test_a_broken_model_fails_alone(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_gives_what_is_there() -> None:
-    process = cli.start("bench", ONNX, "--sustain", "5min", "--json")
-    time.sleep(5)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    watched = cli.watch("bench", ONNX, "--sustain", "5min", "--json")
+    watched.wait_for(" of 300 s · ")  # a window is over
+    code, out, shown = watched.end(signal.SIGINT)
+    assert code == 130
     document = json.loads(out)
     schemas.validate(document)
     assert document["interrupted"]
     assert len(document["results"][0]["sustained"]["windows"]) >= 1
-    assert "interrupted" in err
+    assert "interrupted" in shown
