@@ -74,7 +74,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     work, before = onnx_model.to_ir(model), onnx_model.to_ir(twin)
     infer_shapes(before)
     notes: list[Note] = []
-    layers = list(_layers(work.graph, before.graph, context, notes))
+    layers = list(layers_of(work.graph, before.graph, context, notes))
     wanted: dict[ir.Node, Array] | None = None
     if options.mode == "analytic":
         wanted, why = normal_biases(context.reference or twin, work, layers)
@@ -130,7 +130,8 @@ def walk(
         yield la, Note(g.layer(la.twin), bool(taken.any()), text if taken.any() else "no channel gains")
 
 
-def _layers(graph: ir.Graph, before: ir.Graph, context: Context, notes: list[Note]) -> Iterator[Layer]:
+def layers_of(graph: ir.Graph, before: ir.Graph, context: Context, notes: list[Note]) -> Iterator[Layer]:
+    """The layers whose bias may change, in the order of `before`; why others may not goes to `notes`."""
     there = {g.layer(node): node for node in graph}
     for twin in g.standard_nodes(before):
         if twin.op_type not in LINEAR or (w := g.array(twin.inputs[1])) is None or w.ndim < 2:

@@ -64,14 +64,18 @@ class Frontier:
             self._live[i] = {n: have[n] for n in kept}
             yield {n: have[n] for n in wanted}
 
-    def shift(self, value: ir.Value, by: NDArray[Any], axis: int) -> None:
-        """Add `by` [channels] along `axis` to a value that nodes ahead read: the graph behind it was changed so."""
+    def shift(self, value: ir.Value, by: NDArray[Any], axis: int, scale: NDArray[Any] | None = None) -> None:
+        """Add `by` [channels] along `axis`, times `scale` [channels] before, to a value that nodes ahead read.
+
+        For a change of what lies behind the frontier.
+        """
         name = name_of(value)
         for i, live in enumerate(self._live):
             if name in live:
                 old = live[name]
                 shape = [-1 if a == axis % old.ndim else 1 for a in range(old.ndim)]
-                self._live[i] = {**live, name: (old + by.reshape(shape)).astype(old.dtype)}
+                scaled = old if scale is None else old * scale.reshape(shape)
+                self._live[i] = {**live, name: (scaled + by.reshape(shape)).astype(old.dtype)}
 
     def _stretch(self, values: Sequence[ir.Value]) -> list[ir.Node]:
         """The nodes between what is there and `values`, in the graph's order."""

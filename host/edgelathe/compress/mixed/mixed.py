@@ -20,7 +20,7 @@ from edgelathe.compress.forward import partial
 from edgelathe.compress.graph.moves import is_depthwise
 from edgelathe.compress.half import fp16
 from edgelathe.compress.integer import int8, qplan
-from edgelathe.compress.mixed import alone, limits, staged, within
+from edgelathe.compress.mixed import alone, gated, limits, staged, within
 from edgelathe.compress.mixed.limits import FLOAT, HALF, word
 from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.passes import Error
@@ -59,7 +59,12 @@ class Options(int8.Options):
     drop: str | None = option(None, "what the metric may lose on the calibration samples; 1% where no other limit is")
     cost: str | None = option(None, "bit operations (MACs x weight bits x activation bits): 0.6x of those of 8 bits")
     widths: str = option("3/4/5/6/8", "the bits to choose from: 2 to 8, 16 (float16) and float, as in 4/8/float")
-    gate: bool = option(True, "take widths over stage by stage, back to a wider one where errors more than add up")
+    gate: bool | str = option(
+        True,
+        "take widths over stage by stage, back to a wider one where errors more than add up; channel: and new scales "
+        "and biases for the output channels that gain",
+        choices=(True, False, "channel"),
+    )
 
 
 def resolve(options: Options, hardware: Hardware) -> Options:
@@ -93,9 +98,12 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     options = resolve(options, Hardware(None, frozenset()))
     of = alone.subject(model, options, context)
     chosen = _choose(of, options, data, context.seed)
-    applied = _write(model, of, chosen, options, context)
+    applied, more = _write(model, of, chosen, options, context), tuple[Note, ...]()
+    if options.gate == "channel" and applied.twin is not None:
+        made, more = gated.gated(applied.model, applied.twin, context, "mixed")
+        applied = replace(applied, model=made)
     answers = _answers(model, applied.model, _parts(data)[1])
-    return replace(applied, notes=(*chosen.notes, answers, *applied.notes))
+    return replace(applied, notes=(*chosen.notes, answers, *applied.notes, *more))
 
 
 @dataclass(frozen=True)
