@@ -10,8 +10,9 @@ import pytest
 from edgelathe.compress.forward import partial
 from edgelathe.compress.integer import weighted
 from edgelathe.compress.sensitivity import measure as sensitivity
-from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Change
+from edgelathe.compress.sensitivity import reference
+from edgelathe.compress.sensitivity.reference import Change
+from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.core import dataset
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model
@@ -34,19 +35,19 @@ def whole_models(case, *, batched):
     """Each layer rounded in a model of its own, run on every sample: one by one as `eval` does, or in chunks."""
     model, data = case
     with partial.workers(1) as run_all:
-        scene = sensitivity.Scene.of(model, data, run_all)
+        scene = Scene.of(model, data, run_all)
         values = {}
         for layer in scene.layers:
             for bits in WIDTHS:
                 change = Change(weighted.rounded(layer, bits, scene.means[layer.source]))
                 if batched:
-                    outputs = passes.whole(scene.float, change).first
+                    outputs = reference.whole(scene.float, change).first
                 else:
                     proto = onnx_model.to_proto(
                         Model("onnx", scene.float.proto.SerializeToString(), "w", model.signature)
                     )
                     del proto.graph.output[1:]
-                    passes.replace(proto, change)
+                    reference.replace(proto, change)
                     outputs = run.outputs(onnx_model.from_proto(proto, "whole"), data.inputs)[0]
                 values[layer.name, bits] = metrics.evaluate(scene.metric, outputs, data.labels).value
     return values
@@ -55,7 +56,7 @@ def whole_models(case, *, batched):
 def ours(case, threads, *, early=False):
     model, data = case
     with partial.workers(threads) as run_all:
-        found = sensitivity.measure(sensitivity.Scene.of(model, data, run_all), WIDTHS, early=early)
+        found = sensitivity.measure(Scene.of(model, data, run_all), WIDTHS, early=early)
     return {(la.layer, w.bits): w.accuracy.value for la in found.layers for w in la.widths}
 
 

@@ -10,6 +10,7 @@ from edgelathe.compress.sensitivity import measure as s
 from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.keep import keep
 from edgelathe.compress.sensitivity.run import Plan, document, parse_widths
+from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
@@ -39,7 +40,7 @@ def data_for(model, n=48):
 
 def measured(model, data, widths=(8, 3), **more):
     with partial.workers(1) as run_all:
-        scene = s.Scene.of(model, data, run_all)
+        scene = Scene.of(model, data, run_all)
         return scene, s.measure(scene, widths, **more)
 
 
@@ -114,7 +115,7 @@ def test_a_graph_with_a_batch_of_its_own_inside_goes_sample_by_sample():
     flat = g.op("Reshape", g.conv("x", 3, 2), g.const(np.array([1, 128], np.int64)))
     model = g.build(g.op("MatMul", flat, g.weights(128, 4)))
     with partial.workers(1) as run_all:
-        assert s.Scene.of(model, data_for(model, 8), run_all).float.chunks.size == 1
+        assert Scene.of(model, data_for(model, 8), run_all).float.chunks.size == 1
 
 
 def test_layers_that_share_weights_are_one():
@@ -204,14 +205,14 @@ def test_a_model_without_weights_is_refused():
     g = Graph()
     model = g.build(g.op("Flatten", g.op("Relu", "x")))
     with pytest.raises(UserError, match="no layer whose weights can be rounded"), partial.workers(1) as run_all:
-        s.Scene.of(model, samples(model), run_all)
+        Scene.of(model, samples(model), run_all)
 
 
 def test_values_that_are_not_finite_are_refused():
     g = Graph()
     model = g.build(g.op("Flatten", g.op("Log", g.conv("x", 3, 2))))
     with pytest.raises(UserError, match="not finite"), partial.workers(1) as run_all:
-        s.Scene.of(model, samples(model), run_all)
+        Scene.of(model, samples(model), run_all)
 
 
 def test_layers_of_other_kinds_are_said_to_be_left_out():
@@ -228,7 +229,7 @@ def test_threads_change_no_figure():
     found = []
     for threads in (1, 3):
         with partial.workers(threads) as run_all:
-            found.append(s.measure(s.Scene.of(model, data, run_all), (8, 2)).to_json())
+            found.append(s.measure(Scene.of(model, data, run_all), (8, 2)).to_json())
     assert found[0] == found[1]
 
 
@@ -237,7 +238,7 @@ def test_the_float_model_runs_but_once():
     model = network()
     data = data_for(model)
     with partial.workers(1) as run_all:
-        scene = s.Scene.of(model, data, run_all)
+        scene = Scene.of(model, data, run_all)
         assert [v is not None for v in scene.float.values] == [True, False]
         s.measure(scene, (4,))
     assert all(v is not None for v in scene.float.values)
@@ -249,4 +250,4 @@ def test_labels_that_do_not_fit_are_told_before_the_work(monkeypatch):
     data = data_for(model)
     monkeypatch.setattr(passes.Block, "settle", lambda *_: pytest.fail("it went to work"))
     with partial.workers(1) as run_all, pytest.raises(UserError):
-        s.measure(s.Scene.of(model, Dataset(data.name, data.inputs, data.labels + 90), run_all), (4,))
+        s.measure(Scene.of(model, Dataset(data.name, data.inputs, data.labels + 90), run_all), (4,))

@@ -6,6 +6,7 @@ import pytest
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity import measure as s
 from edgelathe.compress.sensitivity import passes, screening
+from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.compress.sensitivity.screening import Screen, gain, margins
 from edgelathe.core.dataset import Dataset
 from support.tiny_onnx import Graph, samples
@@ -53,7 +54,7 @@ def case():
 
 def measured(case, threads=1, **more):
     with partial.workers(threads) as run_all:
-        return s.measure(s.Scene.of(*case, run_all), (8, 3), **more)
+        return s.measure(Scene.of(*case, run_all), (8, 3), **more)
 
 
 @pytest.mark.parametrize("activations", [None, 8])

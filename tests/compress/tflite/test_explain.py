@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.sensitivity.errors import Error
 from edgelathe.compress.tflite import steps
 from edgelathe.compress.tflite.explain import explain
 from edgelathe.compress.tflite.file import File

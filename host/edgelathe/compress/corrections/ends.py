@@ -12,7 +12,7 @@ import numpy as np
 
 from edgelathe.compress.forward.frontier import Frontier
 from edgelathe.compress.graph.moves import name_of
-from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.sensitivity.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity import matched
-from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.sensitivity.errors import Error
 from edgelathe.compress.sensitivity.seen import BAD_DB, REDUCE, LayerFound, Seen, ranked
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError

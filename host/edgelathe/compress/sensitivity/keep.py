@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgelathe.compress.integer import weighted
-from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Change
+from edgelathe.compress.sensitivity.errors import EXACT_DB
+from edgelathe.compress.sensitivity.reference import Change, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgelathe.compress.sensitivity.measure import Scene, Sensitivity
+    from edgelathe.compress.sensitivity.scene import Scene
+    from edgelathe.compress.sensitivity.table import Sensitivity
     from edgelathe.core.result import Accuracy
 
 COUNT = 3
@@ -99,8 +100,8 @@ def _together(scene: Scene, bits: int, out: Sequence[str]) -> Together:
         size += layer.bytes(None if layer.name in out else bits)
         if layer.name not in out:
             constants |= weighted.rounded(layer, bits, scene.means[layer.source])
-    answer = passes.whole(scene.float, Change(constants))
+    answer = whole(scene.float, Change(constants))
     output = answer.db(scene.float.outputs)
     return Together(
-        scene.accuracy(answer.first), scene.changed(answer.first), passes.EXACT_DB if output is None else output, size
+        scene.accuracy(answer.first), scene.changed(answer.first), EXACT_DB if output is None else output, size
     )

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity.keep import keep
-from edgelathe.compress.sensitivity.measure import WIDTHS, Scene, measure
+from edgelathe.compress.sensitivity.measure import WIDTHS, measure
+from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress.sensitivity import matched
-from edgelathe.compress.sensitivity.passes import EXACT_DB, Error
+from edgelathe.compress.sensitivity.errors import EXACT_DB, Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress.corrections import held_out
-from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.sensitivity.errors import Error
 from edgelathe.compress.tflite.aside import Runs
 from edgelathe.compress.tflite.file import File
 from edgelathe.compress.tflite.frontier import Frontier
