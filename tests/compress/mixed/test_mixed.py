@@ -8,7 +8,8 @@ from edgelathe.compress.forward import partial
 from edgelathe.compress.graph import fold
 from edgelathe.compress.integer import int8
 from edgelathe.compress.mixed import alone, mixed, staged
-from edgelathe.compress.sensitivity import passes
+from edgelathe.compress.mixed.allocate import Room
+from edgelathe.compress.sensitivity import reference
 from edgelathe.compress.types import Context
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
@@ -135,6 +136,31 @@ def test_a_cost_is_kept_and_bits_are_spent_where_products_are_few():
         made(case, {"small": {"weights": 32}}, cost="0.6x")
 
 
+def test_a_size_and_a_cost_are_kept_together_and_two_that_cannot_be_say_what_could():
+    g = Graph()
+    x = g.op("Relu", g.op("Conv", "x", g.weights(16, 3, 3, 3), g.weights(16), pads=[1] * 4, name="many_products"))
+    y = g.op("Relu", g.op("Gemm", g.op("Flatten", x), g.weights(1024, 64), g.weights(64), name="many_weights"))
+    model = g.build(g.op("Gemm", y, g.weights(64, 4), g.weights(4), name="small"))
+    case = (model, samples(model, 16))
+    alone_, both = made(case, cost="0.7x"), made(case, cost="0.7x", size="0.125x")
+    assert bits_of(alone_)["many_weights"] > bits_of(both)["many_weights"]
+    macs = {la.name: la.macs for la in layers(model) if la.macs}
+    assert sum(macs[n] * b for n, b in bits_of(both).items()) <= 0.7 * 8 * sum(macs.values())
+    assert "33,112 bytes and 0.7x of the bit operations of 8 bits allowed" in both.notes[0].what
+    with pytest.raises(UserError, match=r"mixed: size: size=0\.05x and cost=0\.7x: .* the fewest bits take"):
+        made(case, cost="0.7x", size="0.05x")
+    with pytest.raises(UserError, match=r"mixed: cost: size=0\.2x and cost=0\.2x of the bit operations, the fewest"):
+        made(case, cost="0.2x", size="0.2x")
+
+
+def test_limits_that_each_can_be_kept_but_not_both_say_so():
+    g = Graph()
+    y = g.op("GlobalAveragePool", g.op("Conv", "x", g.weights(4, 3, 3, 3), g.weights(4), pads=[1] * 4, name="tiny"))
+    model = g.build(g.op("Gemm", g.op("Flatten", y), g.weights(4, 4), g.weights(4), name="tinier"))
+    with pytest.raises(UserError, match=r"size=200B and cost=0\.5x cannot both be kept: .* operations are 1\.000x"):
+        made((model, samples(model, 8)), size="200B", cost="0.5x", widths="3/8")  # tables of 3 bits take more
+
+
 def test_without_a_size_bits_are_as_few_as_the_loss_allows(case):
     model, data = case
     real = Dataset(data.name, data.inputs, outputs(model, data)[0].astype(np.float64), "mae")
@@ -163,10 +189,10 @@ def test_a_size_that_even_the_fewest_bits_exceed_is_refused(case):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"size": "0.2x", "drop": "1%"}, "give one of them"),
+        ({"size": "0.2x", "drop": "1%"}, "give drop alone"),
         ({"size": "big"}, "no size"),
         ({"drop": "little"}, "no drop"),
-        ({"cost": "0.5x", "drop": "1%"}, "drop=1% and cost=0.5x; give one of them"),
+        ({"cost": "0.5x", "drop": "1%"}, "drop=1% and cost=0.5x; give drop alone"),
         ({"cost": "half"}, "no share of bit operations"),
         ({"cost": "0.5x", "widths": "4/float"}, "give widths of 2 to 8"),
         ({"widths": "4/12"}, "'12' is no width"),
@@ -220,7 +246,7 @@ def judged(case):
     widths = {la.name: (3, 8) for la in of.layers}
     with partial.workers(1) as run_all:
         judge = of.run(data, run_all)
-        constants = alone.forms(of, widths, data, passes.input_means(judge, of.layers), 0)
+        constants = alone.forms(of, widths, data, reference.input_means(judge, of.layers), 0)
         lost = alone.losses(judge, of.layers, constants)
         yield judge, of.layers, constants, {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
 
@@ -232,7 +258,7 @@ def test_convolutions_come_first_the_output_last_from_the_output_inwards(judged)
 
 def test_errors_that_add_up_are_taken_over(judged):
     narrow = dict.fromkeys(judged[3], 3)
-    settled = staged.settle(*judged, narrow, None)
+    settled = staged.settle(*judged, narrow, Room())
     assert settled.bits == narrow
     assert not settled.back
     assert [s.layers for s in settled.stages] == [3, 1]
@@ -242,10 +268,10 @@ def test_errors_that_add_up_are_taken_over(judged):
 def test_errors_that_more_than_add_up_go_back_to_wider_bits_while_there_are_bytes(judged, monkeypatch):
     monkeypatch.setattr(staged, "_SLACK", 1e-9)  # nothing is borne
     narrow = dict.fromkeys(judged[3], 3)
-    assert staged.settle(*judged, narrow, None).bits == dict.fromkeys(judged[3], 8)
+    assert staged.settle(*judged, narrow, Room()).bits == dict.fromkeys(judged[3], 8)
     sizes = {name: {c.bits: c.bytes for c in row} for name, row in judged[3].items()}
     budget = sum(s[3] for s in sizes.values()) + sizes["loud"][8] - sizes["loud"][3]
-    settled = staged.settle(*judged, narrow, budget)
+    settled = staged.settle(*judged, narrow, Room(budget))
     assert sum(sizes[n][b] for n, b in settled.bits.items()) <= budget
     assert 0 < len(settled.back) < 4
 

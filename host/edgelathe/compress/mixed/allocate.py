@@ -1,4 +1,4 @@
-"""Which form each layer takes: the least loss in so many bytes, exactly; and the ways from fewest bytes to most.
+"""Which form each layer takes: the least loss within limits; and the ways from fewest bytes to most.
 
 Losses of layers are taken to add up, as the errors that independent roundings leave at the output do (Zhou et al.,
 Adaptive Quantization for Deep Neural Network, 2018, 3).
@@ -8,64 +8,182 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-_UNITS = 1 << 17  # steps that the bytes to give away are counted in, at most
+_UNITS = 1 << 17  # steps that the amount to give away is counted in, at most
+_CELLS = 160  # of each amount under two limits, in which one allocation is kept
 Picks = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One form of a layer: `bits` of its weights, the `bytes` they take, and the `loss`, in any unit that adds up."""
+    """One form of a layer: `bits` of its weights, what they take, and the `loss`, in any unit that adds up.
+
+    Attributes:
+        bits: of a weight.
+        bytes: of all its weights in the file.
+        loss: what it adds to the model's.
+        operations: bit operations of one sample, 0 where nobody asks for them.
+    """
 
     bits: int
     bytes: int
     loss: float
+    operations: int = 0
+
+
+@dataclass(frozen=True)
+class Room:
+    """What layers may take in all; None: any number."""
+
+    bytes: int | None = None
+    operations: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it has no limit."""
+        return self.bytes is None and self.operations is None
+
+    def without(self, taken: Choice) -> Room:
+        """What is left beside a form; below 0 where it takes more than there is."""
+        b, o = self.bytes, self.operations
+        return Room(None if b is None else b - taken.bytes, None if o is None else o - taken.operations)
+
+    def holds(self, taken: Choice) -> bool:
+        """Whether a form, or a sum of several, fits."""
+        return not any(left is not None and left < 0 for left in vars(self.without(taken)).values())
 
 
 Layer = Sequence[Choice]
 
 
-def total(layers: Sequence[Layer], picks: Picks) -> tuple[int, float]:
-    """Bytes and loss of an allocation."""
+def total(layers: Sequence[Layer], picks: Picks) -> Choice:
+    """What an allocation takes and loses; `bits` are none of a layer."""
     chosen = [layer[i] for layer, i in zip(layers, picks, strict=True)]
-    return sum(c.bytes for c in chosen), math.fsum(c.loss for c in chosen)
+    operations = sum(c.operations for c in chosen)
+    return Choice(0, sum(c.bytes for c in chosen), math.fsum(c.loss for c in chosen), operations)
 
 
-def best(layers: Sequence[Layer], budget: int) -> Picks | None:
-    """The index of each layer's choice: least total loss in `budget` bytes, of equals that with fewer bytes first.
+def best(layers: Sequence[Layer], room: Room) -> Picks | None:
+    """The index of each layer's choice: least total loss in the room, of equals that which takes least first.
 
-    None where even the smallest choices are too large. The multiple-choice knapsack problem, by dynamic programming
-    over bytes (Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, 11.5). Exact while the bytes above the
-    smallest fit `_UNITS` times their common divisor; else each choice is counted up to a whole unit, so that the
-    budget is kept and at most a unit a layer is left over.
+    None where nothing fits. Exact under one limit (`_knapsack`), near the best under both (`_both`).
     """
-    least = [min(c.bytes for c in layer) for layer in layers]
-    spare = budget - sum(least)
+    losses = [[c.loss for c in layer] for layer in layers]
+    if room.bytes is not None and room.operations is not None:
+        return _both(layers, room)
+    name = "operations" if room.operations is not None else "bytes"
+    amounts = [[getattr(c, name) for c in layer] for layer in layers]
+    limit = room.bytes if room.operations is None else room.operations
+    picks = _knapsack(amounts, losses, sum(map(max, amounts)) if limit is None else limit)
+    return picks if picks is None or room.open else _filled(layers, picks, room)  # what coarse units left over
+
+
+def _both(layers: Sequence[Layer], room: Room) -> Picks | None:
+    """Under both limits: layer after layer, of all allocations so far that take about as much the one of least loss.
+
+    Amounts are exact, so limits are kept; what is lost is that of about equal amounts one is kept. What is left over is
+    filled by changes of one or two layers.
+    """
+    least = fewest(layers, room.bytes or 0)
+    if least is None or not room.holds(total(layers, least)):
+        return None
+    lost, used, back = np.zeros(1), np.zeros((2, 1), np.int64), []
+    extra = [np.array([[c.bytes for c in la], [c.operations for c in la]], np.int64) for la in layers]
+    low = [e.min(axis=1, keepdims=True) for e in extra]
+    spare = np.array([[room.bytes], [room.operations]], np.int64) - sum(low)
+    for layer, e, smallest in zip(layers, extra, low, strict=True):
+        more = (used[:, :, None] + (e - smallest)[:, None]).reshape(2, -1)
+        loss = (lost[:, None] + np.array([c.loss for c in layer])).reshape(-1)
+        fits = np.flatnonzero((more <= spare).all(axis=0))
+        cell = more[:, fits] * _CELLS // (spare + 1)
+        order = fits[np.lexsort((more[1, fits], more[0, fits], loss[fits], cell[0] * _CELLS + cell[1]))]
+        where = more[:, order] * _CELLS // (spare + 1)
+        new = np.ones(len(order), bool)
+        new[1:] = (where[:, 1:] != where[:, :-1]).any(axis=0)
+        kept = order[new]
+        lost, used = loss[kept], more[:, kept]
+        back.append((kept // len(layer), kept % len(layer)))
+    picks = least
+    if len(lost):
+        at, out = int(np.lexsort((used[1], used[0], lost))[0]), []
+        for parent, choice in reversed(back):
+            out.append(int(choice[at]))
+            at = int(parent[at])
+        picks = tuple(reversed(out))
+    return _filled(layers, picks, room)
+
+
+def fewest(layers: Sequence[Layer], limit: int) -> Picks | None:
+    """The choices of the fewest operations in so many bytes."""
+    amounts = [[c.bytes for c in layer] for layer in layers]
+    return _knapsack(amounts, [[float(c.operations) for c in layer] for layer in layers], limit)
+
+
+def _filled(layers: Sequence[Layer], picks: Picks, room: Room) -> Picks:
+    """An allocation from which no change of one or two layers loses less within the room."""
+    while True:
+        moves = [
+            (at, i, Choice(0, c.bytes - was.bytes, c.loss - was.loss, c.operations - was.operations))
+            for at, layer in enumerate(layers)
+            for was in (layer[picks[at]],)
+            for i, c in enumerate(layer)
+            if i != picks[at]
+        ]
+        found = min(_fitting(moves, room.without(total(layers, picks))), default=None)
+        if found is None:
+            return picks
+        changed = dict(found[1])
+        picks = tuple(changed.get(at, i) for at, i in enumerate(picks))
+
+
+def _fitting(
+    moves: Sequence[tuple[int, int, Choice]], left: Room
+) -> Iterator[tuple[float, tuple[tuple[int, int], ...]]]:
+    """What moves, and pairs of them, that fit and lower the loss change it by; (layer, choice) of each."""
+    for at, i, c in moves:
+        if c.loss < 0 and left.holds(c):
+            yield c.loss, ((at, i),)
+    for (a, i, c), (b, j, d) in itertools.combinations(moves, 2):
+        if a != b and c.loss + d.loss < 0:
+            both = replace(c, bytes=c.bytes + d.bytes, operations=c.operations + d.operations)
+            if left.holds(both):
+                yield c.loss + d.loss, ((a, i), (b, j))
+
+
+def _knapsack(amounts: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], limit: int) -> Picks | None:
+    """The index of each layer's choice: least total loss with amounts of `limit` in all; None where nothing fits.
+
+    The multiple-choice knapsack problem, by dynamic programming over amounts (Kellerer, Pferschy and Pisinger, Knapsack
+    Problems, 2004, 11.5). Exact while the amounts above the smallest fit `_UNITS` times their common divisor; else each
+    choice is counted up to a whole unit, so that the limit is kept and at most a unit a layer is left over.
+    """
+    least = [min(row) for row in amounts]
+    spare = limit - sum(least)
     if spare < 0:
         return None
-    extra = [[c.bytes - low for c in layer] for layer, low in zip(layers, least, strict=True)]
+    extra = [[b - low for b in row] for row, low in zip(amounts, least, strict=True)]
     spare = min(spare, sum(map(max, extra)))
     step = math.gcd(*(e for row in extra for e in row)) or 1
     step *= max(1, math.ceil(spare / step / _UNITS))
     room = spare // step
-    lowest, picks = np.zeros(room + 1), np.zeros((len(layers), room + 1), np.uint8)
-    for at, (layer, row) in enumerate(zip(layers, extra, strict=True)):
-        order = sorted(range(len(layer)), key=lambda i: (row[i], layer[i].loss))
-        costs = np.full((len(layer), room + 1), np.inf)
+    lowest, picks = np.zeros(room + 1), np.zeros((len(amounts), room + 1), np.uint8)
+    for at, (lost, row) in enumerate(zip(losses, extra, strict=True)):
+        order = sorted(range(len(row)), key=lambda i: (row[i], lost[i]))
+        costs = np.full((len(row), room + 1), np.inf)
         for place, i in enumerate(order):
             units = -(-row[i] // step)
             if units <= room:
-                costs[place, units:] = lowest[: room + 1 - units] + layer[i].loss
+                costs[place, units:] = lowest[: room + 1 - units] + lost[i]
         places = np.argmin(costs, axis=0)
         lowest = np.take_along_axis(costs, places[None], axis=0)[0]
         picks[at] = np.asarray(order, np.uint8)[places]
     out: list[int] = []
     left = room
-    for at in range(len(layers) - 1, -1, -1):
+    for at in range(len(amounts) - 1, -1, -1):
         out.append(int(picks[at, left]))
         left -= -(-extra[at][out[-1]] // step)
     return tuple(reversed(out))

@@ -25,7 +25,8 @@ from edgelathe.compress.integer import int8, qplan, weighted
 from edgelathe.compress.mixed.allocate import Choice
 from edgelathe.compress.mixed.limits import FLOAT, HALF
 from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Answer, Change, Error, Float
+from edgelathe.compress.sensitivity.errors import Answer, Error, joined
+from edgelathe.compress.sensitivity.reference import Change, Float
 from edgelathe.compress.weights import qweights, second_order
 from edgelathe.compress.weights.problems import Pair, Problem, problems
 from edgelathe.compress.weights.second_order import Levels
@@ -109,7 +110,7 @@ def forms(
         of: the model.
         widths: bits, 2 to 8, `HALF` or `FLOAT`, by layer.
         data: that roundings of second order are fitted to.
-        means: as `passes.input_means` gives them.
+        means: as `reference.input_means` gives them.
         seed: of the places that are looked at.
     """
     found: dict[str, dict[int, Constants]] = {la.name: {} for la in of.layers}
@@ -155,8 +156,7 @@ def losses(
                     parts.setdefault((la.name, bits), []).append(Answer(answer.first[:0], answer.errors))
     return {
         la.name: {
-            bits: loss(of, passes.joined(parts[la.name, bits])) if (la.name, bits) in parts else 0.0
-            for bits in made[la.name]
+            bits: loss(of, joined(parts[la.name, bits])) if (la.name, bits) in parts else 0.0 for bits in made[la.name]
         }
         for la in layers
     }
@@ -177,9 +177,9 @@ def loss(of: Float, answer: Answer) -> float:
     return found
 
 
-def choices(la: Weighted, lost: Mapping[int, float]) -> tuple[Choice, ...]:
-    """What a layer may be, fewest bits first."""
-    return tuple(Choice(bits, stored_bytes(la.elements, la.channels, bits), lost[bits]) for bits in sorted(lost))
+def choices(la: Weighted, lost: Mapping[int, float], macs: int = 0) -> tuple[Choice, ...]:
+    """What a layer may be, fewest bits first; `macs` of one sample count where bit operations do."""
+    return tuple(Choice(b, stored_bytes(la.elements, la.channels, b), lost[b], macs * b * 8) for b in sorted(lost))
 
 
 def stored_bytes(elements: int, channels: int, bits: float) -> int:

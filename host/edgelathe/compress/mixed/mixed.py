@@ -21,9 +21,10 @@ from edgelathe.compress.graph.moves import is_depthwise
 from edgelathe.compress.half import fp16
 from edgelathe.compress.integer import int8, qplan
 from edgelathe.compress.mixed import alone, gated, limits, staged, within
+from edgelathe.compress.mixed.allocate import Room
 from edgelathe.compress.mixed.limits import FLOAT, HALF, word
-from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Error
+from edgelathe.compress.sensitivity.errors import Error
+from edgelathe.compress.sensitivity.reference import input_means
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.core import dataset
 from edgelathe.core.device import SessionOptions
@@ -71,17 +72,18 @@ def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices as `int8` does, and the limit. Raises UserError for what is no size, drop or width."""
     widths = limits.widths(options.widths)
     given = {k: v for k in ("size", "drop", "cost") if (v := getattr(options, k)) is not None}
-    if len(given) > 1:
-        raise UserError("mixed", " and ".join(f"{k}={v}" for k, v in given.items()), "give one of them")
+    if len(given) > 1 and options.drop is not None:
+        what = " and ".join(f"{k}={v}" for k, v in given.items())
+        raise UserError("mixed", what, "give drop alone, or size and cost without it")
     if options.cost is not None:
         limits.cost(options.cost)
         if widths[-1] > 8:
             raise UserError(
                 "mixed", f"cost={options.cost} and widths={options.widths}", "give widths of 2 to 8 with it"
             )
-    elif options.size is not None:
+    if options.size is not None:
         limits.size(options.size)
-    else:
+    if options.size is None and options.cost is None:
         options = replace(options, drop=options.drop or "1%")
         limits.drop(str(options.drop))
     filled = int8.resolve(options, hardware)
@@ -120,30 +122,31 @@ def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
     if all(len(w) == 1 for w in widths.values()):
         return _Chosen({name: w[0] for name, w in widths.items()})
     macs = within.macs(of, widths, options.cost) if options.cost is not None else {}
+    room = Room(
+        None if options.size is None else _bytes(options.size, of),
+        None if options.cost is None else within.allowed(macs, options.cost),
+    )
     fitted, held = _parts(data)
     with partial.workers(None) as run_all:
         judge = of.run(held, run_all)
-        made = alone.forms(of, widths, fitted, passes.input_means(judge, of.layers), seed)
+        made = alone.forms(of, widths, fitted, input_means(judge, of.layers), seed)
         lost = alone.losses(judge, of.layers, made)
-        stored: within.Choices = {la.name: alone.choices(la, lost[la.name]) for la in of.layers}
-        choices, left = stored, None
-        if options.cost is not None:
-            picks, choices, left = within.cost(stored, macs, limits.cost(options.cost), options.cost)
-            said = f"{options.cost} of the bit operations of 8 bits allowed"
-        elif options.size is None:
+        choices: within.Choices = {la.name: alone.choices(la, lost[la.name], macs.get(la.name, 0)) for la in of.layers}
+        if room.open:
             picks, said = within.drop(of, made, choices, str(options.drop), data, run_all)
         else:
-            limit = _bytes(options.size, of)
-            picks, stored, left = within.size(stored, limit, options.size)
-            choices = stored
-            said = f"{limit:,} bytes allowed"
+            asked = [f"{k}={v}" for k, v in (("size", options.size), ("cost", options.cost)) if v]
+            counted = [] if room.bytes is None else [f"{room.bytes:,} bytes"]
+            counted += [f"{options.cost} of the bit operations of 8 bits"] if macs else []
+            said = f"{' and '.join(counted)} allowed"
+            picks, choices, room = within.fitting(choices, room, " and ".join(asked))
         settled = staged.Settled(picks, {}, ())
         if options.gate:
-            settled = staged.settle(judge, of.layers, made, choices, picks, left)
+            settled = staged.settle(judge, of.layers, made, choices, picks, room)
     if macs:
         taken = sum(m * settled.bits[name] for name, m in macs.items()) / (8 * sum(macs.values()))
         said += f", {taken:.3f}x taken"
-    return _told(of, stored, settled, said, len(held))
+    return _told(of, choices, settled, said, len(held))
 
 
 def _widths(la: Weighted, own: Options) -> tuple[int, ...]:

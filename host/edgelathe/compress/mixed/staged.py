@@ -2,7 +2,7 @@
 
 Convolutions first, then fully connected layers, then the last layers; within a stage from the output inwards. After
 each layer the model is run with all that are settled, and a layer that makes more error than its own and the others'
-errors add up to goes to its next wider width; the layers that are left then share the bytes that are left.
+errors add up to goes to its next wider width; the layers that are left then share the room that is left.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgelathe.compress.mixed import allocate
-from edgelathe.compress.mixed.allocate import Choice
+from edgelathe.compress.mixed.allocate import Choice, Room
 from edgelathe.compress.mixed.alone import loss
 from edgelathe.compress.mixed.limits import FLOAT
 from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Change
+from edgelathe.compress.sensitivity.reference import Change, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edgelathe.compress.integer.weighted import Weighted
     from edgelathe.compress.mixed.alone import Constants
-    from edgelathe.compress.sensitivity.passes import Float
+    from edgelathe.compress.sensitivity.reference import Float
 
 STAGES = ("convolutions", "fully connected layers", "output")
 _SLACK = 2.0  # 3 dB: what errors of layers may make together, over what they add up to
@@ -67,7 +67,7 @@ def settle(
     made: Mapping[str, Mapping[int, Constants]],
     choices: Mapping[str, Sequence[Choice]],
     bits: Mapping[str, int],
-    budget: int | None,
+    room: Room,
 ) -> Settled:
     """Take over widths one by one.
 
@@ -77,11 +77,11 @@ def settle(
         made: their constants, by layer and width.
         choices: what each may be, with its loss alone.
         bits: the widths that are planned.
-        budget: bytes of all layers; None: no limit.
+        room: of all layers.
     """
     now, back = dict(bits), dict[str, int]()
     constants: dict[str, NDArray[np.float32]] = {}
-    expected, measured, used = 0.0, 0.0, 0
+    expected, measured = 0.0, 0.0
     groups = stages(of, layers)
     left = [la.name for _, group in groups for la in group]
     out = []
@@ -91,16 +91,16 @@ def settle(
             while True:
                 form = _at(choices[la.name], now[la.name])
                 trial = constants | dict(made[la.name][form.bits])
-                found = loss(of, passes.whole(of, Change(trial))) if form.bits < FLOAT else measured
+                found = loss(of, whole(of, Change(trial))) if form.bits < FLOAT else measured
                 if found <= _SLACK * (expected + form.loss) + _SMALLEST:
                     break
                 wider = next((c for c in choices[la.name] if c.bits > form.bits), None)
-                rest = _shared(choices, left, now, budget, used, wider)
+                rest = _shared(choices, left, now, room, wider)
                 if wider is None or rest is None:
                     break
                 back.setdefault(la.name, form.bits)
                 now |= rest | {la.name: wider.bits}
-            constants, measured, expected, used = trial, found, expected + form.loss, used + form.bytes
+            constants, measured, expected, room = trial, found, expected + form.loss, room.without(form)
         out.append(Stage(stage, len(group), expected, measured))
     return Settled(now, back, tuple(out))
 
@@ -109,16 +109,15 @@ def _shared(
     choices: Mapping[str, Sequence[Choice]],
     left: Sequence[str],
     now: Mapping[str, int],
-    budget: int | None,
-    used: int,
+    room: Room,
     wider: Choice | None,
 ) -> dict[str, int] | None:
-    """The widths of the layers that are left once one takes a wider form; None where the bytes do not suffice."""
+    """The widths of the layers that are left once one takes a wider form; None where the room does not suffice."""
     if wider is None:
         return None
-    if budget is None:
+    if room.open:
         return {name: now[name] for name in left}
-    picks = allocate.best([choices[name] for name in left], budget - used - wider.bytes)
+    picks = allocate.best([choices[name] for name in left], room.without(wider))
     return None if picks is None else {name: choices[name][i].bits for name, i in zip(left, picks, strict=True)}
 
 

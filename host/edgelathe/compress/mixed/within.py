@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelathe.compress.mixed import allocate, alone, limits
-from edgelathe.compress.mixed.allocate import Choice
-from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.passes import Change
+from edgelathe.compress.mixed.allocate import Choice, Room
+from edgelathe.compress.sensitivity.reference import Change, whole
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
@@ -31,25 +30,31 @@ Choices = Mapping[str, Sequence[Choice]]
 _COUNTED = 512  # samples that a drop is counted on
 
 
-def size(choices: Choices, limit: int, text: str) -> tuple[dict[str, int], Choices, int]:
-    """The bits that lose least in so many bytes, the choices that they are of, and the bytes that were left for layers.
+def fitting(choices: Choices, room: Room, text: str) -> tuple[dict[str, int], Choices, Room]:
+    """The bits that lose least in the room, the choices that they are of, and the room that was left for layers.
 
     Each width that packs its integers has tables that its layers share. They are paid for all widths first; then, as
-    long as some width is not used, again without it. Raises UserError, with the limit's `text`, where the fewest bits
-    take more.
+    long as some width is not used, again without it. Bit operations are multiply-accumulates x weight bits x activation
+    bits (8), the measure of van Baalen et al., Bayesian Bits, 2020.
+
+    Raises UserError, with the limits' `text`, where the fewest bits take more.
     """
     narrow = {c.bits for row in choices.values() for c in row if c.bits < 8}
-    tried = [narrow, *({b} for b in sorted(narrow)), set[int]()]
-    found = next((f for some in tried if (f := _best(choices, some, limit))), None)
+    tried = [narrow, *({b} for b in sorted(narrow)), set[int]()] if room.bytes is not None else [narrow]
+    found = next((f for some in tried if (f := _best(choices, some, room))), None)
     if found is None:
-        least = min(_least(choices, some) for some in tried)
-        what = f"{text} is {limit:,} bytes of weights, the fewest bits take {least:,}"
-        raise UserError("mixed: size", what, "raise it, or allow fewer bits in `widths`")
-    while True:
+        raise _refusal(choices, tried, room, text)
+    while room.bytes is not None:
         used = {b for b in found[0].values() if b < 8}
         if used == {c.bits for row in found[1].values() for c in row if c.bits < 8}:
-            return found
-        found = _best(choices, used, limit) or found
+            break
+        found = _best(choices, used, room) or found
+    return found
+
+
+def allowed(macs: Mapping[str, int], text: str) -> int:
+    """The bit operations that a share of those with weights of 8 bits is. Raises UserError for what is no share."""
+    return round(limits.cost(text) * _whole(macs))
 
 
 def macs(of: Subject, widths: Mapping[str, Sequence[int]], text: str) -> dict[str, int]:
@@ -69,42 +74,43 @@ def macs(of: Subject, widths: Mapping[str, Sequence[int]], text: str) -> dict[st
     return found
 
 
-def cost(choices: Choices, macs: Mapping[str, int], share: float, text: str) -> tuple[dict[str, int], Choices, int]:
-    """The bits that lose least in so many bit operations: multiply-accumulates x weight bits x activation bits.
-
-    The measure of van Baalen et al., Bayesian Bits, 2020. Activations have 8 bits.
-
-    Args:
-        choices: of each layer, integers only.
-        macs: multiply-accumulates of each layer for one sample.
-        share: of the operations of all these layers with weights of 8 bits.
-        text: the limit, for messages.
-
-    Returns:
-        The bits; the choices, whose `bytes` are bit operations; the operations allowed.
-
-    Raises:
-        UserError: the fewest bits take more.
-    """
-    rows = {name: [replace(c, bytes=macs[name] * c.bits * 8) for c in row] for name, row in choices.items()}
-    whole = sum(macs[name] * 64 for name in rows)
-    allowed = round(share * whole)
-    picks = allocate.best(tuple(rows.values()), allowed)
-    if picks is None:
-        least = sum(min(c.bytes for c in row) for row in rows.values()) / whole
-        what = f"{text} of the bit operations, the fewest bits take {least:.3f}x"
-        raise UserError("mixed: cost", what, "raise it, or allow fewer bits in `widths`")
-    bits = {name: row[i].bits for (name, row), i in zip(rows.items(), picks, strict=True)}
-    return bits, rows, allowed
+def _whole(macs: Mapping[str, int]) -> int:
+    """Bit operations of one sample with weights of 8 bits."""
+    return 64 * sum(macs.values())
 
 
-def _best(choices: Choices, narrow: Collection[int], limit: int) -> tuple[dict[str, int], Choices, int] | None:
+def _best(choices: Choices, narrow: Collection[int], room: Room) -> tuple[dict[str, int], Choices, Room] | None:
     rows = _rest(choices, narrow)
-    left = limit - sum(alone.shared_bytes(b) for b in narrow)
+    left = room
+    if room.bytes is not None:
+        left = replace(room, bytes=room.bytes - sum(alone.shared_bytes(b) for b in narrow))
     picks = allocate.best(tuple(rows.values()), left) if all(rows.values()) else None
     if picks is None:
         return None
     return {name: row[i].bits for (name, row), i in zip(rows.items(), picks, strict=True)}, rows, left
+
+
+def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, text: str) -> UserError:
+    """Which limit cannot be kept, or that each can but not both."""
+    mend = "raise it, or allow fewer bits in `widths`"
+    least = min(_least(choices, some) for some in tried)
+    if room.bytes is not None and least > room.bytes:
+        return UserError(
+            "mixed: size", f"{text}: {room.bytes:,} bytes of weights, the fewest bits take {least:,}", mend
+        )
+    whole = sum(max(c.operations * 8 // c.bits for c in row) for row in choices.values())
+    fewest = sum(min(c.operations for c in row) for row in choices.values())
+    if room.operations is not None and fewest > room.operations:
+        what = f"{text} of the bit operations, the fewest bits take {fewest / whole:.3f}x"
+        return UserError("mixed: cost", what, mend)
+    found = [
+        allocate.total(rows, picks).operations / whole
+        for some in tried
+        if all(rows := tuple(_rest(choices, some).values()))
+        and (picks := allocate.fewest(rows, (room.bytes or 0) - sum(map(alone.shared_bytes, some))))
+    ]
+    what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {min(found):.3f}x"
+    return UserError("mixed", what, "raise one of them, or allow other bits in `widths`")
 
 
 def _least(choices: Choices, narrow: Collection[int]) -> float:
@@ -140,7 +146,7 @@ def drop(
         for name, width in bits.items():
             constants |= made[name][width]
         try:
-            outputs = passes.whole(reference, Change(constants)).first
+            outputs = whole(reference, Change(constants)).first
             found = metrics.compare_accuracy(metric, reference.first, outputs, some.labels)[0].drop
         except metrics.OutputError:
             return math.inf
