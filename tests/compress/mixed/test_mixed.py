@@ -170,6 +170,29 @@ def test_without_a_size_bits_are_as_few_as_the_loss_allows(case):
     assert quality(case, tight.model) > quality(case, loose.model)
 
 
+@pytest.fixture(scope="module")
+def regression():
+    g = Graph()
+    y = g.op("Flatten", g.op("GlobalAveragePool", g.op("Relu", g.conv("x", 3, 16))))
+    model = g.build(g.op("Gemm", y, g.weights(16, 1), g.weights(1), name="head"))
+    return model, samples(model, 16)
+
+
+def test_one_output_without_labels_is_judged_by_squared_error(regression):
+    loose, tight = (made(regression, drop=d, widths="2/4/8") for d in ("20%", "0.01%"))
+    assert sum(bits_of(loose).values()) < sum(bits_of(tight).values())
+    assert "in squared error of one output, as there are no labels, on 16 samples" in loose.notes[0].what
+    assert not any("answers changed" in n.what for n in loose.notes)
+
+
+def test_a_metric_that_needs_labels_says_so_and_other_labels_name_the_data(regression):
+    model, data = regression
+    with pytest.raises(UserError, match=r"metric: auroc needs labels, there are none; give labels"):
+        made((model, Dataset("d.npz", data.inputs, None, "auroc")), drop="1%")
+    with pytest.raises(UserError, match=r"d\.npz: labels: the model gives one output"):
+        made((model, Dataset("d.npz", data.inputs, np.arange(16) % 2)), drop="1%")
+
+
 def test_notes_tell_the_width_and_why_and_what_all_of_it_is_worth(shared_out):
     notes = shared_out.notes
     said = {n.layer: n.what for n in notes if n.layer != "model"}

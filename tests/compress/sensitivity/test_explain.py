@@ -56,6 +56,15 @@ def test_nothing_changed_is_exact():
     assert found.tries == ()
 
 
+def test_one_output_without_labels_is_compared_by_its_error_alone():
+    g = Graph()
+    model = g.build(g.op("Gemm", g.op("Flatten", g.op("GlobalAveragePool", g.conv("x", 3, 8))), g.weights(8, 1)))
+    data = samples(model, 16)
+    found = explain(model, quantized(model, data).model, data)
+    assert 20 < found.sqnr_db < 80
+    assert (found.accuracy, found.changed, found.chance) == (None, None, False)
+
+
 def test_layers_are_compared_at_original_names_behind_the_clamp_that_vanished():
     model = network()
     data = labelled(model)

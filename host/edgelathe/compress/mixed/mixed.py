@@ -234,7 +234,7 @@ def _answers(model: Model, made: Model, held: Dataset) -> Note:
     """What the result is worth on the samples that widths were judged by."""
     want, have = run.outputs(model, held.inputs)[0], run.outputs(made, held.inputs, _PLAIN)[0]
     text = f"in integers: {Error.of(want, have).db:.1f} dB at the output"
-    if metrics.load_metric(held.metric, Path(held.name).parent).classes and want.ndim > 1:
+    if metrics.load_metric(held.metric, Path(held.name).parent).classes and want.size > len(want):
         changed = (want.reshape(len(want), -1).argmax(1) != have.reshape(len(have), -1).argmax(1)).sum()
         text += f", {changed} of {len(want)} answers changed"
     return Note("model", True, text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgelathe.compress.mixed import allocate, alone, limits
 from edgelathe.compress.mixed.allocate import Choice, Room
+from edgelathe.compress.sensitivity.explain import needs_labels
 from edgelathe.compress.sensitivity.reference import Change, whole
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
@@ -131,11 +132,17 @@ def drop(
 ) -> tuple[dict[str, int], str]:
     """The fewest bytes of `allocate.path` at which rounded weights lose no more than the limit, by bisection.
 
-    The bits, and what they lose in words.
+    What is lost is that of the data's metric; where that counts classes, and there is one number a sample and no label,
+    the squared error against what the float model's numbers vary by. The bits, and what they lose in words.
+
+    Raises UserError where there are no labels that the metric needs, or they do not fit.
     """
     some = dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _COUNTED)).astype(int))
     reference, limit = of.run(some, run_all), limits.drop(text)
     metric = metrics.load_metric(data.metric, Path(data.name).parent)
+    single = needs_labels(metric, reference.first, some.labels)
+    if single and data.metric == "auroc":
+        raise UserError(f"{data.name}: metric", "auroc needs labels, there are none", 'give labels, or metric = "rmse"')
     ways = [
         {name: row[i].bits for (name, row), i in zip(choices.items(), picks, strict=True)}
         for picks in allocate.path(tuple(choices.values()))
@@ -145,9 +152,12 @@ def drop(
         constants: dict[str, NDArray[np.float32]] = {}
         for name, width in bits.items():
             constants |= made[name][width]
+        outputs = whole(reference, Change(constants)).first
+        if single:
+            return _squared(reference.first, outputs)
         try:
-            outputs = whole(reference, Change(constants)).first
-            found = metrics.compare_accuracy(metric, reference.first, outputs, some.labels)[0].drop
+            where = f"{data.name}: labels"
+            found = metrics.compare_accuracy(metric, reference.first, outputs, some.labels, where)[0].drop
         except metrics.OutputError:
             return math.inf
         return math.inf if found is None else found
@@ -163,6 +173,16 @@ def drop(
         else:
             low = middle + 1
     kind = "rounded weights lose" if reached else "even the most bits lose"
-    share = dataset.METRICS.get(data.metric) not in (None, "target")
-    amount = f"{100 * kept:.1f} points" if share else f"{kept:.3g}"
-    return ways[high], f"{text} allowed, {kind} {amount} of {data.metric} on {len(some)} samples"
+    if single:
+        what = f"{100 * kept:.2g}% in squared error of one output, as there are no labels,"
+    else:
+        share = dataset.METRICS.get(data.metric) not in (None, "target")
+        what = f"{f'{100 * kept:.1f} points' if share else f'{kept:.3g}'} of {data.metric}"
+    return ways[high], f"{text} allowed, {kind} {what} on {len(some)} samples"
+
+
+def _squared(want: NDArray[np.float32], have: NDArray[np.float32]) -> float:
+    """Squared error against what the wanted numbers vary by; infinite where it is not finite."""
+    error, spread = (float(np.square(v.astype(np.float64)).sum()) for v in (want - have, want - want.mean()))
+    found = error / spread if spread > 0 else error
+    return found if math.isfinite(found) else math.inf

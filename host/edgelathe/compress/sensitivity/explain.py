@@ -47,7 +47,7 @@ class Explanation:
     Attributes:
         n: samples that it is seen on.
         sqnr_db: at the first output; None where it is not finite, or has another shape.
-        accuracy: with its drop, None where outputs are NaN or the samples have no labels and it has no answers.
+        accuracy: with its drop, None where outputs are NaN, or the samples have no labels and the metric needs them.
         changed: answers that are not the float model's.
         chance: whether it is no better than an answer that does not look at the input.
         layers: those that both models have.
@@ -118,7 +118,8 @@ def explain(
     accuracy, chance = _score(metric, want, have, some.labels)
     same = want.shape == have.shape
     flat = [v.reshape(len(v), -1) for v in (want, have)]
-    changed = int((flat[0].argmax(1) != flat[1].argmax(1)).sum()) if metric.classes and same else None
+    classes = metric.classes and not needs_labels(metric, want, data.labels)
+    changed = int((flat[0].argmax(1) != flat[1].argmax(1)).sum()) if classes and same else None
     finite = same and bool(np.isfinite(have).all())
     return Explanation(
         len(some),
@@ -131,10 +132,15 @@ def explain(
     )
 
 
+def needs_labels(metric: metrics.Metric, outputs: NDArray[Any], labels: NDArray[Any] | None) -> bool:
+    """Whether a metric says nothing without labels: it counts classes and there is one number a sample, or it ranks."""
+    return metric.classes and labels is None and (metric.name == "auroc" or outputs.size == len(outputs))
+
+
 def _score(
     metric: metrics.Metric, want: NDArray[Any], have: NDArray[Any], labels: NDArray[Any] | None
 ) -> tuple[Accuracy | None, bool]:
-    if want.shape != have.shape:
+    if want.shape != have.shape or needs_labels(metric, want, labels):
         return None, False
     try:
         accuracy, value, drop = metrics.compare_accuracy(metric, want, have, labels)
