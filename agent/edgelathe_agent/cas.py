@@ -52,6 +52,19 @@ class Store:
         self._use(sha256)
         return path
 
+    def link(self, sha256: Any, model: Any) -> str:
+        """A whole file under its name in the folder of `model`, which looks for it there: a second name, not a copy."""
+        path, beside = self.find(sha256), os.path.join(os.path.dirname(self.path(model)), sha256)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(path, beside)
+        except OSError as e:
+            what = (
+                f"a model of several files needs hard links, which the file system of {self.root} lacks: {e.strerror}"
+            )
+            raise AgentError("space", what, "choose another --root") from None
+        return beside
+
     def sizes(self, names: List[Any]) -> Tuple[Dict[str, int], Dict[str, int]]:
         """Bytes of the named files that are whole, and of those that are on their way."""
         whole = {n: _size(self.path(n)) for n in names}
@@ -101,18 +114,20 @@ class Store:
 
     def _evict(self) -> None:
         """Samples and models stay for the next run, but they must not fill the device."""
-        files = []
+        files: Dict[int, Tuple[float, int, List[str]]] = {}  # by inode: a linked file takes its bytes once
         for folder, _, names in os.walk(self._folder):
             for name in names:
+                path = os.path.join(folder, name)
                 with contextlib.suppress(OSError):
-                    stat = os.stat(os.path.join(folder, name))
-                    files.append((stat.st_mtime, stat.st_size, name))
-        over = sum(size for _, size, _ in files) - KEEP_BYTES
-        for used, size, name in sorted(files):
+                    stat = os.stat(path)
+                    files.setdefault(stat.st_ino, (stat.st_mtime, stat.st_size, []))[2].append(path)
+        over = sum(size for _, size, _ in files.values()) - KEEP_BYTES
+        for used, size, paths in sorted(files.values()):
             if over <= 0 or time.time() - used < KEEP_SECONDS:
                 return
-            if name not in self._used:
-                self.remove([name])
+            if os.path.basename(paths[0]) not in self._used:
+                for path in paths:
+                    _unlink(path)
                 over -= size
 
     def _write(self, sha256: str, offset: int, data: bytes) -> None:

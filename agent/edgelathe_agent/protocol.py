@@ -91,15 +91,16 @@ VERBS: Dict[str, Verb] = {
     "put": Verb({"sha256": _TEXT, "size": _INT, "offset": _INT}, ("received", "done")),
     # `removed`: how many files, whole or partial, were there.
     "remove": Verb({"sha256": _LIST}, ("removed",)),
-    # A model in a child process of its own, on these CPUs ([]: any); `cold`: its file is read from the disk, not from
+    # A model in a child process of its own, on these CPUs ([]: any); `beside`: files that its own file names by their
+    # hashes, as an ONNX model of 2 GB and more has one for its weights; `cold`: they are read from the disk, not from
     # the page cache; `profile`: it can be traced. build_ms: part of load_ms that built an engine for this machine
     # (null: none is built). `provider` of the answer is the one that runs its nodes; inputs and outputs: [{"name",
     # "shape", "dtype", "scale", "zero_point"}] with null for an axis of any length. limits: {"memory_bytes": most RSS
     # of the child, "seconds": most time of loading and feeding, "call_seconds": of requests that run the model, beyond
     # what these ask it to run for}; 0 or left out: none.
     "open": Verb(
-        {"model": _TEXT, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT, "config": _OBJ,
-         "cpus": _LIST, "cold": _FLAG, "profile": _FLAG, "limits": _OBJ},
+        {"model": _TEXT, "beside": _LIST, "format": _TEXT, "runtime": _TEXT, "provider": _TEXT, "threads": _INT,
+         "config": _OBJ, "cpus": _LIST, "cold": _FLAG, "profile": _FLAG, "limits": _OBJ},
         ("session", "version", "provider", "load_ms", "build_ms", "inputs", "outputs", "warnings"),
     ),
     # Arrays for a session: {input: {"sha256", "dtype", "shape": [n, ...]}}, raw C-order bytes in the store. Axis 0 of

@@ -51,9 +51,10 @@ class Session:
         if head["cpus"]:
             os.sched_setaffinity(0, head["cpus"])  # before threads are made, which take it over
         name, path = head["runtime"], self._store.find(head["model"])
+        beside = [self._store.link(b, head["model"]) for b in head["beside"]]
         runtime = module(name)
         version, _ = runtime.describe(name)
-        remark = drop(path) if head["cold"] else ""
+        remarks = [drop(p) for p in (path, *beside)] if head["cold"] else []
         gc.collect()
         self._memory = Footprint(head["cgroup"])
         start = time.perf_counter_ns()
@@ -68,7 +69,7 @@ class Session:
         return {
             "version": version, "provider": engine.provider, "load_ms": load_ms, "build_ms": engine.build_ms,
             "inputs": engine.inputs, "outputs": engine.outputs,
-            "warnings": [*engine.warnings, *([remark] if remark else [])],
+            "warnings": [*engine.warnings, *sorted({r for r in remarks if r})],
         }, []  # fmt: skip
 
     def feed(self, head: Head) -> Answer:

@@ -104,7 +104,8 @@ def _open(agent: Agent, head: Head, _: bytes) -> Answer:
         )
     if head["threads"] < 1:
         raise AgentError("request", f"open.threads is {head['threads']}", "at least 1")
-    agent.store.find(head["model"])
+    for name in (head["model"], *head["beside"]):
+        agent.store.find(name)
     _allowed(head["cpus"])
     limits = [head["limits"].get(k, 0) for k in ("seconds", "call_seconds", "memory_bytes")]
     if not all(isinstance(v, (int, float)) and v >= 0 for v in limits):

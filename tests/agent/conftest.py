@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 DEFAULTS = {
     "open": {
         "format": "onnx", "runtime": "onnxruntime", "provider": "CPUExecutionProvider", "threads": 1, "config": {},
-        "cpus": [], "cold": False, "profile": False, "limits": {"seconds": 60, "call_seconds": 60},
+        "beside": [], "cpus": [], "cold": False, "profile": False, "limits": {"seconds": 60, "call_seconds": 60},
     },
     "feed": {"batch": 0, "streams": 1},
     "time": {"first": 0, "calls": 1, "min_ms": 0, "samples": 0, "period_ms": 0, "meters": []},

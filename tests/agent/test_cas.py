@@ -157,6 +157,29 @@ def test_what_this_agent_uses_stays(tmp_path, monkeypatch):
     assert set(store.sizes(names)[0]) == set(names)
 
 
+def test_a_file_stands_beside_the_model_that_names_it_and_both_names_go_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cas, "KEEP_BYTES", 25_000)
+    store, names = Store(str(tmp_path)), []
+    for i in range(2):
+        data = bytes([i]) * 10_000
+        names.append(hashlib.sha256(data).hexdigest())
+        store.put(names[-1], len(data), 0, data)
+    weights, model = names
+    for _ in range(2):
+        beside = Path(store.link(weights, model))
+        assert beside.parent == Path(store.path(model)).parent
+        assert beside.samefile(store.path(weights))
+    assert kind(store.link, "0" * 64, model) == "missing"
+    assert kind(store.link, "../etc", model) == "request"
+    other = Store(str(tmp_path))
+    os.utime(store.path(weights), (1000, 1000))
+    for i in (2, 3):  # 30 kB and, were both names counted, 40 kB; one file of 10 kB makes room
+        data = bytes([i]) * (10_000 if i == 2 else 100)
+        assert other.put(hashlib.sha256(data).hexdigest(), len(data), 0, data)[1]
+    assert not beside.exists()
+    assert set(store.sizes(names)[0]) == {model}
+
+
 def test_a_full_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

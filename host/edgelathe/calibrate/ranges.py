@@ -7,6 +7,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from edgelathe.calibrate.statistics import Statistics
 from edgelathe.core.errors import UserError
 from edgelathe.core.memory import give_back
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model.run import batch_size, one_line
+from edgelathe.model.run import batch_size, one_line, open_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -157,7 +158,7 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
     addition.graph.CopyFrom(extra)
     addition.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in whole if n not in have)
     try:
-        session = _open(model.data, addition.SerializeToString(), options)
+        session = _open(model, addition.SerializeToString(), options)
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"cannot be run for calibration: {one_line(e)}", "check it with `edgelathe inspect`"
@@ -174,17 +175,17 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
     return run
 
 
-def _open(data: bytes, addition: bytes, options: Any) -> Any:
+def _open(model: Model, addition: bytes, options: Any) -> Any:
     """A session on both messages merged. From a file it takes one copy of the weights less than from bytes."""
     import onnxruntime as ort
 
     providers = ["CPUExecutionProvider"]
-    if len(data) > _LARGE:
+    if len(model.data) > _LARGE:
         with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(suffix=".onnx") as file:  # a disk may be full
-            file.writelines((data, addition))
+            file.writelines((model.data, addition))
             file.flush()
             return ort.InferenceSession(file.name, options, providers=providers)
-    return ort.InferenceSession(data + addition, options, providers=providers)
+    return open_onnx(replace(model, data=model.data + addition), options, providers)
 
 
 def _shapes(proto: onnx.ModelProto, batch: int, data: Dataset) -> dict[str, tuple[int, ...]]:
@@ -208,7 +209,7 @@ def _shapes(proto: onnx.ModelProto, batch: int, data: Dataset) -> dict[str, tupl
 
 def _light(model: Model) -> onnx.ModelProto:
     """The model without its large constants and without the shapes that its file claims."""
-    proto = onnx_model.to_proto(model)
+    proto = onnx_model.skeleton(model)
     for tensor in proto.graph.initializer:
         if tensor.ByteSize() > _LIGHT:
             for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):

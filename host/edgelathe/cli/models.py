@@ -23,8 +23,8 @@ def inspect(shell: Shell, model: ModelArgument) -> None:
     from edgelathe.model.inspect import inspect as look
     from edgelathe.recipes.applicable import steps_by_op
 
-    loaded = io.load(Path(model))
-    shell.answer(look(loaded, steps_by_op(loaded.format)).to_json())
+    loaded = io.load(Path(model), large=True)
+    shell.answer(look(loaded, steps_by_op(loaded.format, large=loaded.external is not None)).to_json())
 
 
 @command(app)
@@ -36,6 +36,10 @@ def compress(
     data: Annotated[str | None, typer.Option(metavar="D", help="Calibration data.")] = None,
     profile: ProfileOption = None,
     device: Annotated[str | None, typer.Option(metavar="DEV", help="Ask this device what it can do.")] = None,
+    save_recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the recipe with every choice made: it gives the same bytes."),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say after each step why answers changed.")] = False,
 ) -> None:
     """Compress a model by a recipe, on this machine.
@@ -43,8 +47,10 @@ def compress(
     The same model, recipe, data and profile give the same bytes. Options that the recipe leaves open follow from the
     profile (or from the device's own features, with --device).
     """
+    from edgelathe.core import files
     from edgelathe.core import profile as profiles
     from edgelathe.core.errors import UserError
+    from edgelathe.core.recipe import to_toml
     from edgelathe.fit import placing
     from edgelathe.model import io
     from edgelathe.recipes import chance, read, run
@@ -53,8 +59,10 @@ def compress(
     to_stream = str(out) == "-"
     if to_stream and shell.as_json:
         raise UserError("compress -o -", "the model goes to stdout, no JSON can", "leave --json out or name a file")
+    if save_recipe is not None and save_recipe.suffix != ".toml":
+        raise UserError(f"--save-recipe {save_recipe}", "a recipe is read from a .toml file", "name it so")
     wanted, where = read.read(recipe), read.where(recipe)
-    loaded = io.load(Path(model))
+    loaded = io.load(Path(model), large=True)
     probe = shell.probe(device or "local") if device or not profile else None
     chosen = profiles.choose(profile, probe)
     hardware, session = profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe)
@@ -75,9 +83,14 @@ def compress(
         warning = "" if explain else chance.warning(loaded, built, calib)
     if warning:
         shell.say(f"warning: {warning}")
+    if to_stream and built.model.external:
+        raise UserError("compress -o -", "the result has 2 GB and more, which takes two files", "name a file")
+    done = Compressed(loaded, built, resolved, out)
     if to_stream:
         sys.stdout.buffer.write(built.model.data)
-        return
-    io.save(built.model, out)
-    document = Compressed(loaded, built, resolved, out).to_json()
-    shell.answer(document)
+    else:
+        io.save(built.model, out)
+    if save_recipe is not None:
+        files.write(save_recipe, to_toml(done.replay))
+    if not to_stream:
+        shell.answer(done.to_json())

@@ -120,7 +120,7 @@ def opened(
     from edgelathe.recipes.ready import remarks
 
     patience = milliseconds(call_limit, "--call-limit", bare="s") / 1e3
-    loaded = [(name, io.load(Path(name))) for name in models]
+    loaded = [(name, io.load(Path(name), large=True)) for name in models]
     formats = {model.format for _, model in loaded}
     named = profiles.load(profile) if profile else None
     with shell.store() as store:

@@ -120,6 +120,7 @@ class StepSpec:
         ops: operators whose layers the step can change, by the format's names; shown by `inspect`.
         final: the result takes no further step that changes weights (integer models).
         corrects: it corrects what steps before it did, and may follow a final one.
+        large: it takes models whose weights no protobuf holds (`Model.external`).
     """
 
     text: str
@@ -131,3 +132,4 @@ class StepSpec:
     ops: frozenset[str] = frozenset()
     final: bool = False
     corrects: bool = False
+    large: bool = False

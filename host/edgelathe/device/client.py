@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgelathe.core.errors import DeviceError
 from edgelathe.device.bootstrap import START_SECONDS, Started
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 READ = 1 << 18
 #: Chunks under way without an answer: at 1 MiB each enough for 10 Gb/s over 20 ms.
 IN_FLIGHT = 24
+
+
+class Content(Protocol):
+    """The bytes of a file, to be taken in pieces."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: slice, /) -> bytes | memoryview: ...
 
 
 class AgentClient:
@@ -51,7 +58,7 @@ class AgentClient:
         self._ask(verb, fields or {})
         return self._answer(progress)
 
-    def put(self, sha256: str, data: memoryview, offset: int = 0) -> None:
+    def put(self, sha256: str, data: Content, offset: int = 0) -> None:
         """Send a file from `offset` on, many chunks ahead of the answers, so that the link's delay does not count."""
         if not self.usable:
             raise lost(self.device, "the connection is closed")

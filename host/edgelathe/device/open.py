@@ -14,7 +14,7 @@ from edgelathe.core.device import Probe, SessionOptions, Target
 from edgelathe.core.errors import DeviceError, UserError, nearest
 from edgelathe.core.files import data_dir
 from edgelathe.device import bootstrap, hostkeys
-from edgelathe.device.client import AgentClient
+from edgelathe.device.client import AgentClient, Content
 from edgelathe.device.errors import AgentRefusal, Progress
 from edgelathe.device.local import LocalTransport
 from edgelathe.device.probe import from_answer
@@ -76,13 +76,13 @@ class Device:
     def push(self, data: bytes | Path) -> str:
         """Put a file into the device's store, unless it is there; a broken transfer is taken up. Gives its sha256."""
         if not isinstance(data, Path):
-            return self._put(memoryview(data))
+            return self._put_bytes(memoryview(data))
         try:
             with data.open("rb") as f:
                 if not data.stat().st_size:
-                    return self._put(memoryview(b""))
+                    return self._put_bytes(memoryview(b""))
                 # Not closed by `with`: the traceback of a refusal holds a part of it.
-                return self._put(memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)))
+                return self._put_bytes(memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)))
         except OSError as e:
             raise UserError(data, f"cannot be read ({e.strerror})", "check the path") from e
 
@@ -91,7 +91,7 @@ class Device:
         known = self._arrays.get(id(array))
         if known is None:
             plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-            known = self._arrays[id(array)] = (array, self._put(plain.data))
+            known = self._arrays[id(array)] = (array, self._put_bytes(plain.data))
         return known[1]
 
     def forget(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -117,9 +117,8 @@ class Device:
         it.
         """
         limits = limits or Limits(int(0.8 * self.probe.memory_bytes), call_seconds=self.call_seconds)
-        sha256 = self._put(memoryview(model.data), model.sha256)
         session = Session(
-            self.client, self.push_array, Named(sha256, model.format), options, limits, cold=cold, profile=profile
+            self.client, self.push_array, self.push_model(model), options, limits, cold=cold, profile=profile
         )
         if require_provider is not None:
             try:
@@ -129,8 +128,16 @@ class Device:
                 raise
         return session
 
-    def _put(self, data: memoryview, sha256: str | None = None) -> str:
-        sha256 = sha256 or hashlib.sha256(data).hexdigest()
+    def push_model(self, model: Model) -> Named:
+        """Put a model's file, and that of its external weights, into the device's store, unless they are there."""
+        beside = model.external
+        names = (self._put(beside, beside.sha256),) if beside else ()
+        return Named(self._put(memoryview(model.manifest), model.sha256), model.format, names)
+
+    def _put_bytes(self, data: memoryview) -> str:
+        return self._put(data, hashlib.sha256(data).hexdigest())
+
+    def _put(self, data: Content, sha256: str) -> str:
         have = self.client.request("have", {"sha256": [sha256]}).head
         if sha256 in have["sizes"]:
             return sha256

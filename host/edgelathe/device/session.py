@@ -44,10 +44,11 @@ class Limits:
 
 
 class Named(NamedTuple):
-    """A model in the device's store."""
+    """A model in the device's store; `beside`: the files that its own names by their hashes."""
 
     sha256: str
     format: str
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ class Session:
         self._fed: Mapping[str, Array] = {}
         answer = client.request(
             "open",
-            {"model": model.sha256, "format": model.format, "runtime": options.runtime, "provider": options.provider,
-             "threads": options.threads, "config": dict(options.config), "cpus": list(options.cpus), "cold": cold,
-             "profile": profile, "limits": limits.to_json()},
+            {"model": model.sha256, "beside": list(model.beside), "format": model.format, "runtime": options.runtime,
+             "provider": options.provider, "threads": options.threads, "config": dict(options.config),
+             "cpus": list(options.cpus), "cold": cold, "profile": profile, "limits": limits.to_json()},
         ).head  # fmt: skip
         self._id: int | None = answer["session"]
         self.options = options

@@ -170,7 +170,7 @@ class Rig:
 
     def _open(self, model: Model, options: SessionOptions) -> Session:
         start = time.perf_counter()
-        self._device.push(model.data)
+        self._device.push_model(model)
         self.push_seconds += time.perf_counter() - start
         session = self._device.open_session(model, options, require_provider=self._ways.require_provider)
         try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from edgelathe.core.errors import UserError
+from edgelathe.model import external, external_file, tflite
 from edgelathe.model import onnx as onnx_model
-from edgelathe.model import tflite
 from edgelathe.model.flatbuffer import FormatError
 from edgelathe.model.run import one_line
 from edgelathe.model.types import Model
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import onnx
 
 OLDEST_OPSET = 11
-LARGEST = 2**31 - 1  # bytes of a protobuf
 AGAIN = "export the model again, or copy it whole"
 
 # First bytes of files that are taken for models: what they are, and the way from there.
@@ -34,16 +33,17 @@ MAGICS = {
 
 
 def onnx_file(path: Path, data: bytes) -> Model:
-    """An ONNX file's bytes as a model, with external weights taken in. Raises UserError."""
+    """An ONNX file's bytes as a model, with external weights taken in or mapped. Raises UserError."""
     proto = _decode(path, data)
     _check_opsets(path, proto)
     _check_operators(path, proto)
-    external = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]
-    if external:
-        _take_in(path, external, len(data))
-        data = proto.SerializeToString(deterministic=True)
-    _check_spec(path, proto)
-    return Model("onnx", data, path.stem, onnx_model.signature(proto))
+    found = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]
+    if not found:
+        _check_spec(path, proto)
+        return Model("onnx", data, path.stem, onnx_model.signature(proto))
+    beside = external_file.take_in(path, proto, found, len(data))
+    _check_spec(path, external.as_inputs(proto) if beside else proto)
+    return onnx_model.from_proto(proto, path.stem, beside)
 
 
 def tflite_file(path: Path, data: bytes) -> Model:
@@ -119,40 +119,6 @@ def _check_operators(path: Path, proto: onnx.ModelProto) -> None:
             f"unknown operators in opset {versions['']}: {listed}{more}",
             "export it with standard ONNX operators only",
         )
-
-
-def _take_in(path: Path, external: list[onnx.TensorProto], inside: int) -> None:
-    """Read external weights into the model. Raises UserError for missing or short files."""
-    from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
-
-    total = inside
-    for tensor in external:
-        info = ExternalDataInfo(tensor)
-        weights = path.parent / info.location
-        name = f"weights '{tensor.name}' lie in {info.location}"
-        if Path(info.location).is_absolute() or ".." in Path(info.location).parts:
-            raise UserError(
-                path, f"{name}, outside of the model's folder", "put them beside the model and export it again"
-            )
-        if not weights.is_file():
-            raise UserError(path, f"{name}, which is missing", f"copy it beside {path.name}")
-        have, want = weights.stat().st_size, (info.offset or 0) + (info.length or 0)
-        if have < want:
-            raise UserError(
-                path, f"{name}, which has {have} bytes of {want}", "copy it whole, or export the model again"
-            )
-        total += info.length or have
-    if total > LARGEST:
-        raise UserError(
-            path, f"{total / 1e9:.1f} GB with its weights", "models of 2 GB and more are not supported; split it"
-        )
-    try:
-        for tensor in external:
-            load_external_data_for_tensor(tensor, str(path.parent))
-            tensor.data_location = tensor.DEFAULT
-            del tensor.external_data[:]
-    except Exception as e:  # onnx raises its own kinds, and ValueError, for links and odd paths
-        raise UserError(path, f"external weights cannot be read: {one_line(e)}", "export the model again") from None
 
 
 def _check_spec(path: Path, proto: onnx.ModelProto) -> None:

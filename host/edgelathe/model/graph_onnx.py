@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.core.signature import Signature
+from edgelathe.model import external, run
 from edgelathe.model.graph import Layer
-from edgelathe.model.onnx import dtype_name, to_proto
+from edgelathe.model.onnx import dtype_name, skeleton
+from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import onnx
 
-    from edgelathe.model.types import Model
+    from edgelathe.model.external import External
 
 Shape = tuple[int | None, ...]
 Known = tuple[int, ...]
@@ -37,8 +40,8 @@ NO_WEIGHTS = frozenset(
 
 def layers(model: Model) -> Iterator[Layer]:
     """Every node that depends on an input; nodes that only compute constants belong to the layer that uses them."""
-    proto = _inlined(to_proto(model))
-    shapes, dtypes = _types(proto)
+    proto = _inlined(skeleton(model))
+    shapes, dtypes = _types(proto, model.external)
     constants = _Constants(proto.graph)
     for node in proto.graph.node:
         if constants.absorbs(node):
@@ -53,7 +56,7 @@ def layers(model: Model) -> Iterator[Layer]:
             outputs=tuple(o for o in node.output if o),
             parameters=parameters + sum(math.prod(t.dims) for t in inner if _is_weight(t)),
             macs=_macs(node, shapes),
-            bytes=size + sum(t.ByteSize() for t in inner),
+            bytes=size + sum(map(_stored, inner)),
             dtype=max(kinds)[1] if kinds else dtypes.get(output, "undefined"),
             shape=shapes.get(output),
         )
@@ -100,9 +103,14 @@ class _Constants:
                 kinds.append((elements, dtype_name(tensor.data_type)))
             if name not in self.spent:
                 self.spent.add(name)
-                size += tensor.ByteSize()
+                size += _stored(tensor)
                 parameters += elements * _packed(node) if counts else 0
         return parameters, size, kinds
+
+
+def _stored(tensor: onnx.TensorProto) -> int:
+    """Bytes of a tensor in the model's files."""
+    return int(tensor.ByteSize()) + (external.nbytes(tensor) if tensor.data_location == tensor.EXTERNAL else 0)
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:
@@ -141,7 +149,7 @@ def _random(node: onnx.NodeProto) -> bool:
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
-def _types(proto: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, str]]:
+def _types(proto: onnx.ModelProto, beside: External | None) -> tuple[dict[str, Shape], dict[str, str]]:
     """Shapes for one sample and dtypes of all tensors, by name, as far as they can be known."""
     import onnx
 
@@ -169,11 +177,11 @@ def _types(proto: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, str]]:
         if o and None in shapes.get(o, (None,))
     ]  # fmt: skip
     if missing:
-        shapes |= _observed(fixed, dict.fromkeys(missing))
+        shapes |= _observed(fixed, beside, dict.fromkeys(missing))
     return shapes, dtypes
 
 
-def _observed(proto: onnx.ModelProto, names: Mapping[str, None]) -> dict[str, Shape]:
+def _observed(proto: onnx.ModelProto, beside: External | None, names: Mapping[str, None]) -> dict[str, Shape]:
     """Shapes seen when the model runs once on zeros; none where an axis other than the batch is open.
 
     Inference knows no shapes behind operators of ONNX Runtime's own domain, as its quantizer and optimizer make them.
@@ -197,8 +205,8 @@ def _observed(proto: onnx.ModelProto, names: Mapping[str, None]) -> dict[str, Sh
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        run = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = run.run(wanted, feed)
+        whole = Model("onnx", proto.SerializeToString(), "", Signature((), ()), beside)
+        values = run.open_onnx(whole, options, ["CPUExecutionProvider"]).run(wanted, feed)
     except Exception:  # a model that refuses zeros keeps its unknown shapes
         return {}
     return {n: tuple(np.shape(v)) for n, v in zip(wanted, values, strict=True)}

@@ -8,14 +8,22 @@ from edgelathe.core import files
 from edgelathe.core.errors import UserError
 from edgelathe.model.types import Format, Model
 
+_AT_ONCE = 1 << 24  # bytes
 
-def load(path: str | Path) -> Model:
-    """A model file, by its content, proved to load in the host's runtime. Raises UserError naming what is wrong."""
+
+def load(path: str | Path, *, large: bool = False) -> Model:
+    """A model file, by its content, proved to load in the host's runtime. Raises UserError naming what is wrong.
+
+    `large`: also one whose weights no protobuf holds (`Model.external`).
+    """
     from edgelathe.model import check
 
     path = Path(path)
     data = _read(path)
     model = check.onnx_file(path, data) if _format(path, data) == "onnx" else check.tflite_file(path, data)
+    if model.external and not large:
+        what = f"{model.bytes / 1e9:.1f} GB: models of 2 GB and more are for inspect, compress, bench and eval"
+        raise UserError(path, what, "compress it below 2 GB first, e.g. with int4 or fp16")
     try:
         validate(model)
     except UserError as e:
@@ -46,14 +54,38 @@ def validate(model: Model) -> None:
 
 
 def save(model: Model, path: str | Path) -> None:
-    """Write the model's bytes whole: under a temporary name, then renamed. Raises UserError."""
-    files.write(path, model.data)
+    """Write the model whole: under temporary names, then renamed. Raises UserError.
+
+    External weights go into PATH.data. Whoever finds the model's file finds that of its weights: the one is renamed
+    last, and an earlier model goes before its weights do.
+    """
+    if model.external is None:
+        files.write(path, model.data)
+        return
+    from edgelathe.model import external
+
+    path = Path(path)
+    beside = path.with_name(path.name + ".data")
+    data = external.located(model.data, model.external, beside.name)
+    with files.replacing(path) as whole, files.replacing(beside) as weights:
+        whole.write_bytes(data)
+        with weights.open("wb") as f:
+            for at in range(0, len(model.external), _AT_ONCE):
+                f.write(model.external[at : at + _AT_ONCE])
+        if beside.exists():
+            path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:
+    from edgelathe.model.external import LARGEST
+
     if path.is_dir():
         raise UserError(path, "is a folder", "name the .onnx or .tflite file in it")
     try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            what = f"{size / 1e9:.1f} GB in one file, more than ONNX and TFLite files can have"
+            raise UserError(path, what, "export it with its weights in a file beside it (external data)")
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(path, "no such file", "check the path") from None

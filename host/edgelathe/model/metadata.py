@@ -22,7 +22,7 @@ def read(model: Model, key: str) -> str | None:
     if model.format == "onnx":
         from edgelathe.model import onnx
 
-        return next((p.value for p in onnx.to_proto(model).metadata_props if p.key == key), None)
+        return next((p.value for p in onnx.skeleton(model).metadata_props if p.key == key), None)
     packed = _tflite().Model.GetRootAs(model.data)
     for i in range(packed.MetadataLength()):
         entry = packed.Metadata(i)
@@ -37,12 +37,12 @@ def write(model: Model, key: str, text: str) -> Model:
     if model.format == "onnx":
         from edgelathe.model import onnx
 
-        proto = onnx.to_proto(model)
+        proto = onnx.skeleton(model)
         others = [p for p in proto.metadata_props if p.key != key]
         del proto.metadata_props[:]
         proto.metadata_props.extend(others)
         proto.metadata_props.add(key=key, value=text)
-        return onnx.from_proto(proto, model.name)
+        return onnx.from_proto(proto, model.name, model.external)
     import flatbuffers
 
     schema = _tflite()

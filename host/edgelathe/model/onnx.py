@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgelathe.core.errors import UserError
 from edgelathe.core.signature import Signature, TensorInfo
+from edgelathe.model import external
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
+    from edgelathe.model.external import External
+
 
 def to_proto(model: Model) -> onnx.ModelProto:
-    """A fresh `ModelProto` that may be changed. Raises `google.protobuf.message.DecodeError` for other bytes."""
+    """A fresh `ModelProto`, whole, that may be changed. Raises UserError where none holds the model.
+
+    Raises `google.protobuf.message.DecodeError` for bytes that are no model.
+    """
+    if model.external is not None:
+        what = f"{model.bytes / 1e9:.1f} GB: more than the protobuf that is needed here holds"
+        raise UserError(model.name, what, "compress it below 2 GB first, e.g. with int4 or fp16")
+    return skeleton(model)
+
+
+def skeleton(model: Model) -> onnx.ModelProto:
+    """A fresh `ModelProto` in which external tensors have shapes and types, and no values."""
     import onnx
 
     proto = onnx.ModelProto()
@@ -21,23 +36,34 @@ def to_proto(model: Model) -> onnx.ModelProto:
     return proto
 
 
-def from_proto(proto: onnx.ModelProto, name: str) -> Model:
-    """A model from a `ModelProto`; equal protos give equal bytes, in every process."""
-    return Model("onnx", proto.SerializeToString(deterministic=True), name, signature(proto))
+def from_proto(proto: onnx.ModelProto, name: str, beside: External | None = None) -> Model:
+    """A model from a `ModelProto`; equal protos give equal bytes, in every process.
+
+    `beside`: the values of its external tensors. One without, but too large, is changed: its large weights go outside.
+    Raises UserError where it is too large without them.
+    """
+    data = _whole(proto) if beside is None else None
+    if data is None:
+        beside = beside or external.part(proto, name)
+        external.place(proto, beside, external.NAME)
+        data = bytes(proto.SerializeToString(deterministic=True))
+    return Model("onnx", data, name, signature(proto), beside)
 
 
 def to_ir(model: Model) -> onnx_ir.Model:
     """A fresh `onnx_ir.Model` that may be changed; nodes without a name stay without."""
     import onnx_ir
 
-    proto = to_proto(model)
+    proto = skeleton(model)
     ir_model = onnx_ir.serde.deserialize_model(proto)
     _restore_names(proto.graph, ir_model.graph)
+    if model.external is not None:
+        external.put_back(ir_model, proto, model.external)
     return ir_model
 
 
 def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
-    """A model from an `onnx_ir.Model`, serialized deterministically.
+    """A model from an `onnx_ir.Model`, serialized deterministically; with external data where no protobuf holds it.
 
     Shapes of inner values are left out: runtimes infer them, they cost bytes, and one that a transform left behind
     makes a model refuse to load. IR version 3 lists every initializer among the inputs too (ONNX, IR.md); where one is
@@ -45,11 +71,15 @@ def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
     """
     import onnx_ir
 
-    proto = onnx_ir.serde.serialize_model(ir_model)
+    beside = None
+    if external.size(ir_model) > external.LARGEST:
+        proto, beside = external.serialize(ir_model)
+    else:
+        proto = onnx_ir.serde.serialize_model(ir_model)
     del proto.graph.value_info[:]
     if {t.name for t in proto.graph.initializer} - {v.name for v in proto.graph.input}:
         proto.ir_version = max(proto.ir_version, 4)
-    return from_proto(proto, name)
+    return from_proto(proto, name, beside)
 
 
 def signature(proto: onnx.ModelProto) -> Signature:
@@ -83,6 +113,17 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
     return TensorInfo(value.name, shape, dtype_name(tensor.elem_type))
+
+
+def _whole(proto: onnx.ModelProto) -> bytes | None:
+    """The message in one piece; None where it is larger than the encoding allows."""
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # ships no types
+
+    try:
+        data = bytes(proto.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError):  # upb and the plain C++ build word it differently
+        return None
+    return data if len(data) <= external.LARGEST else None
 
 
 def _restore_names(proto: onnx.GraphProto, graph: onnx_ir.Graph) -> None:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,12 @@ from numpy.typing import NDArray
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.provider_options import of_agent, of_provider, of_runtime
+from edgelathe.model import external
+from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgelathe.core.signature import Signature
     from edgelathe.model.types import Model
 
@@ -42,7 +47,9 @@ def session(model: Model, options: SessionOptions | None = None) -> Call:
 def prove(model: Model) -> None:
     """Whether the host's runtime takes the model, its operations and shapes. Raises UserError with its words."""
     if model.format == "onnx":
-        session(model)
+        # Kernels copy weights into a form of their own, which takes the memory of a large model once more.
+        lean = {"session.disable_prepacking": "1"} if model.external else {}
+        session(model, replace(default_options(model), config=lean))
     else:  # XNNPACK announces itself on stderr, and has no say in this
         _interpreter(model, default_options(model), delegates=False)
 
@@ -124,7 +131,7 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
     for key, value in of_runtime(options.config).items():
         so.add_session_config_entry(key, str(value))
     try:
-        run = ort.InferenceSession(model.data, so, providers=[(options.provider, of_provider(options.config))])
+        run = open_onnx(model, so, [(options.provider, of_provider(options.config))])
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"ONNX Runtime refuses the model: {one_line(e)}", "export it for standard operators"
@@ -137,6 +144,27 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
             raise UserError(model.name, f"ONNX Runtime fails to run the model: {one_line(e)}", _RUN_MEND) from e
 
     return call
+
+
+def open_onnx(model: Model, options: Any, providers: list[Any]) -> Any:
+    """An `onnxruntime.InferenceSession` on a model, whose external weights it reads in place: keep both."""
+    import onnxruntime as ort
+
+    if model.external is not None:
+        found = external.tensors(onnx_model.skeleton(model))
+        values = [_value(t, part) for t, part in zip(found, model.external.parts, strict=True)]
+        options.add_external_initializers([t.name for t in found], values)
+    return ort.InferenceSession(model.data, options, providers=providers)
+
+
+def _value(tensor: onnx.TensorProto, part: memoryview) -> Any:
+    """An OrtValue on the part's own memory; types that numpy lacks come as the integers of their size."""
+    import onnxruntime as ort
+
+    values = external.array(tensor, part)
+    if values.dtype.isbuiltin == 1:
+        return ort.OrtValue.ortvalue_from_numpy(values)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(values.view(f"u{values.itemsize}"), tensor.data_type)
 
 
 def _tflite(model: Model, options: SessionOptions) -> Call:

@@ -15,11 +15,11 @@ _FORMATS: tuple[Format, ...] = ("onnx", "tflite")
 _BARE = Hardware(None, frozenset())
 
 
-def steps_by_op(format: Format) -> Mapping[str, tuple[str, ...]]:
-    """The steps that can change a layer, by the layer's operator."""
+def steps_by_op(format: Format, *, large: bool = False) -> Mapping[str, tuple[str, ...]]:
+    """The steps that can change a layer, by the layer's operator; those of `large` models alone."""
     out: dict[str, list[str]] = {}
     for name, row in STEPS.items():
-        for op in row[format].ops if format in row else ():
+        for op in row[format].ops if format in row and (row[format].large or not large) else ():
             out.setdefault(op, []).append(name)
     return {op: tuple(names) for op, names in out.items()}
 

@@ -23,6 +23,6 @@ def warning(model: Model, built: Built, data: Dataset | None) -> str:
         return ""
     if not explain(model, built.model, data, samples=_GLANCE, layers=False).chance:
         return ""
-    found = explain(model, built.model, data, built.config)
+    found = explain(model, built.model, data, built.config, layers=not model.external)
     said = f"{found.changed} of {found.n} answers changed" if found.changed is not None else "outputs are not numbers"
     return f"the model fell to chance on calibration samples: {said}; {found.sentence()}"

@@ -14,10 +14,10 @@ from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import Probe, SessionOptions
 from edgelathe.core.errors import DeviceError, UserError
 from edgelathe.core.profile import Hardware, Profile, runtimes_for
-from edgelathe.core.recipe import Recipe
+from edgelathe.core.recipe import Recipe, to_toml
 from edgelathe.model.graph import layers
 from edgelathe.model.types import Format, Model
-from edgelathe.recipes.resolve import check_layers, needs_data, resolve
+from edgelathe.recipes.resolve import check_layers, check_size, needs_data, resolve
 from edgelathe.recipes.run import Built
 
 _SESSION = ("runtime", "provider", "threads")
@@ -55,6 +55,7 @@ def remarks(profile: Profile, format: Format, probe: Probe) -> tuple[str, ...]:
 def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOptions, where: str) -> Recipe:
     """The recipe resolved for `model` and `hardware`; a session that it already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, used(hardware, session), where)
+    check_size(resolved, model, where)
     check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))
 
@@ -106,6 +107,9 @@ def calibration(path: str | None, recipe: Recipe, model: Model, where: str) -> D
     """
     if path is None:
         step = needs_data(recipe, model.format, where)
+        if step and model.external:
+            what = "needs calibration data, which are not made up for a model of 2 GB and more"
+            raise UserError(f"{where}: {step}", what, "give them with --data")
         return synthetic.make(model) if step else None
     data = dataset.load(path)
     if recipe.holdout:
@@ -122,6 +126,11 @@ class Compressed:
     recipe: Recipe
     path: Path
 
+    @property
+    def replay(self) -> Recipe:
+        """The recipe with every choice made, those of a search too: with it the same data give the same bytes."""
+        return self.built.recipe or self.recipe
+
     def to_json(self) -> dict[str, Any]:
         """The document `edgelathe.compress/1`."""
         options = from_table(self.recipe.session, self.built.config)
@@ -129,6 +138,7 @@ class Compressed:
             "schema": "edgelathe.compress/1",
             "model": str(self.path),
             "recipe": str(self.recipe),
+            "recipe_toml": to_toml(self.replay),
             "bytes_before": self.before.bytes,
             "bytes_after": self.built.model.bytes,
             "sha256": self.built.model.sha256,

@@ -10,7 +10,7 @@ from edgelathe.compress.types import StepSpec
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import Recipe, Step, Value
-from edgelathe.model.types import Format
+from edgelathe.model.types import Format, Model
 from edgelathe.recipes import options
 from edgelathe.recipes.table import STEPS
 
@@ -70,6 +70,15 @@ def check_layers(recipe: Recipe, layers: Iterable[str], where: str) -> None:
 def needs_data(recipe: Recipe, format: Format, where: str) -> str | None:
     """The first step that cannot do without calibration data, if any."""
     return next((s.use for s in recipe.steps if "data" in spec(s, format, where).needs), None)
+
+
+def check_size(recipe: Recipe, model: Model, where: str) -> None:
+    """Raises UserError where a step does not take a model as large as this one."""
+    for step in recipe.steps if model.external else ():
+        if not spec(step, model.format, where).large:
+            able = ", ".join(name for name, rows in STEPS.items() if model.format in rows and rows[model.format].large)
+            what = f"'{step.use}' does not take models of 2 GB and more, and this one has {model.bytes / 1e9:.1f} GB"
+            raise UserError(where, what, f"choose from {able}")
 
 
 def _resolved(step: Step, row: StepSpec, hardware: Hardware, where: str) -> Step:

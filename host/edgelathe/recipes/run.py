@@ -19,7 +19,7 @@ from edgelathe.model import io, metadata
 from edgelathe.model.graph import layers
 from edgelathe.model.types import Model
 from edgelathe.recipes import options
-from edgelathe.recipes.resolve import spec
+from edgelathe.recipes.resolve import check_size, spec
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ def run(
     config: dict[str, str] = {}
     current, made_up = model, ""
     twin: Model | None = None
+    if explain and model.external:
+        raise UserError("--explain", "does not take models of 2 GB and more", "leave it out, and compare with `eval`")
     for step in recipe.steps:
         row = spec(step, model.format, where)
         if data is None and "data" in row.needs:
             raise UserError(f"{where}: {step.use}", "needs calibration data", "give them with --data")
         if explain and (data is None or isinstance(data, Synthetic)):
             raise UserError("--explain", "needs samples to compare models on", "give them with --data")
+        check_size(replace(recipe, steps=(step,)), current, where)
         on_step(step.use)
         start = time.perf_counter()
         context = Context(data=data, overrides=step.layers, reference=model, twin=twin)
@@ -95,9 +98,15 @@ def run(
             twin = applied.twin or current
         current = applied.model
         notes = applied.notes
+        unknown = sorted(applied.chosen.keys() - {la.name for la in layers(model)}) if applied.chosen else []
+        if unknown:
+            what = (
+                "the uncompressed model has no layer of this name: no recipe holds what was chosen, it is chosen anew"
+            )
+            notes = (*notes, Note(unknown[0], False, what))
         if isinstance(data, Synthetic) and "data" in row.needs:
             notes, made_up = (*notes, Note("model", True, f"calibrated without data: {data.how}")), data.how
-        steps.append(_with_choices(step, applied.chosen, model))
+        steps.append(step if unknown else _with_choices(step, applied.chosen))
         done.append(StepRun(step.use, seconds, notes, explained))
     if made_up:
         current = metadata.write(current, metadata.CALIBRATION, f"synthetic: {made_up}")
@@ -108,12 +117,9 @@ def run(
     return Built(current, tuple(done), config, made_up, replay if replay != recipe else None)
 
 
-def _with_choices(step: Step, chosen: Mapping[str, Mapping[str, Any]], model: Model) -> Step:
-    """The step with overrides of each layer for what it chose, and none of these options in others' names.
-
-    As it is where a layer has a name that `model`, which a recipe's overrides are checked by, does not know.
-    """
-    if not chosen or not chosen.keys() <= {la.name for la in layers(model)}:
+def _with_choices(step: Step, chosen: Mapping[str, Mapping[str, Any]]) -> Step:
+    """The step with overrides of each layer for what it chose, and none of these options in others' names."""
+    if not chosen:
         return step
     names = {name for own in chosen.values() for name in own}
     rows = {key: {k: v for k, v in own.items() if k not in names} for key, own in step.layers.items()}

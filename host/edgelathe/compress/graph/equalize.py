@@ -80,9 +80,9 @@ def balance(graph: ir.Graph, names: Names, mode: str, overrides: Mapping[str, Ma
 def equalize(graph: ir.Graph, names: Names, allowed: Callable[[ir.Node], bool], spread: float) -> tuple[Note, ...]:
     """Equalize in place the pairs whose channels differ by more than `spread`; a note per pair."""
     pairs = [p for p in find(graph) if allowed(p.first) and allowed(p.second)]
-    weights = {n: _as_float64(n) for p in pairs for n in (p.first, p.second)}
-    spreads = [_spread(p, weights) for p in pairs]
+    spreads = [_spread(p, {n: _as_float64(n) for n in (p.first, p.second)}) for p in pairs]
     chosen = [p for p, s in zip(pairs, spreads, strict=True) if s > spread]
+    weights = {n: _as_float64(n) for p in chosen for n in (p.first, p.second)}
     total = {id(p): np.ones(_channels(p.first)[0]) for p in chosen}
     for _ in range(_ROUNDS):
         moved = 1.0
@@ -200,5 +200,10 @@ def _scale(pair: Pair, weights: dict[ir.Node, NDArray[np.float64]], s: NDArray[n
 
 
 SPEC = StepSpec(
-    "rescale channels between layers so that one scale fits them all", Options, apply, after=("fold",), ops=LINEAR
+    "rescale channels between layers so that one scale fits them all",
+    Options,
+    apply,
+    after=("fold",),
+    ops=LINEAR,
+    large=True,
 )

@@ -17,14 +17,17 @@ LOWEST = 13  # quantization per channel
 def at_least(model: Model, version: int = LOWEST) -> tuple[Model, tuple[Note, ...]]:
     """The model with ONNX's own operators at `version` or above, and a note where that was a change.
 
-    Raises UserError where an operator cannot be carried over.
+    Raises UserError where an operator cannot be carried over, and for a model with external data.
     """
     import onnx
 
-    proto = onnx_model.to_proto(model)
+    proto = onnx_model.skeleton(model)
     current = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
     if current >= version:
         return model, ()
+    if model.external is not None:
+        what = f"too old, {version} is needed, and a model of 2 GB and more cannot be raised"
+        raise UserError(f"{model.name}: opset {current}", what, f"export it with opset {version}")
     try:
         raised = onnx.version_converter.convert_version(proto, version)
     except Exception as e:  # the converter raises RuntimeError and its own ConvertError

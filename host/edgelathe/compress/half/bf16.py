@@ -36,4 +36,4 @@ def apply(model: Model, _options: Options, context: Context) -> Applied:
     return Applied(onnx_model.from_ir(work, model.name), notes or (Note("model", False, "no weights that pay"),))
 
 
-SPEC = StepSpec("weights in bfloat16", Options, apply, after=("fold",), ops=LINEAR, final=True)
+SPEC = StepSpec("weights in bfloat16", Options, apply, after=("fold",), ops=LINEAR, final=True, large=True)

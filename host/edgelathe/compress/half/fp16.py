@@ -84,4 +84,6 @@ def _aligned(notes: Sequence[Note], nodes: Sequence[ir.Node]) -> Iterator[Note]:
         yield Note("model", fit == len(done), f"tensor cores fit {fit} of {len(done)} layers with weights")
 
 
-SPEC = StepSpec("weights in float16", Options, apply, after=("fold",), resolve=resolve, ops=LINEAR, final=True)
+SPEC = StepSpec(
+    "weights in float16", Options, apply, after=("fold",), resolve=resolve, ops=LINEAR, final=True, large=True
+)

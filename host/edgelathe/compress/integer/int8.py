@@ -281,4 +281,5 @@ SPEC = StepSpec(
     resolve=resolve,
     ops=LINEAR | qplan.MATH,
     final=True,
+    large=True,
 )

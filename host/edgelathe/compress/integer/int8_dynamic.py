@@ -210,4 +210,5 @@ SPEC = StepSpec(
     resolve=resolve,
     ops=LINEAR | int8_recurrent.OPS,
     final=True,
+    large=True,
 )

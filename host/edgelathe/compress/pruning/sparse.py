@@ -100,4 +100,4 @@ def _resolve(options: Options, _: Hardware) -> Options:
     return options
 
 
-SPEC = StepSpec("small weights become zero", Options, apply, resolve=_resolve, ops=LINEAR)
+SPEC = StepSpec("small weights become zero", Options, apply, resolve=_resolve, ops=LINEAR, large=True)

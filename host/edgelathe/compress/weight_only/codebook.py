@@ -200,4 +200,5 @@ SPEC = StepSpec(
     after=("fold",),
     ops=LINEAR | {"LSTM", "GRU", "RNN"},
     final=True,
+    large=True,
 )

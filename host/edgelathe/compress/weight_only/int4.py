@@ -222,4 +222,5 @@ SPEC = StepSpec(
     after=("fold",),
     ops=LINEAR | {"LSTM", "GRU", "RNN", "Gather"},
     final=True,
+    large=True,
 )

@@ -1,0 +1,54 @@
+"""Models with external data, and a limit at which small ones count as too large for a protobuf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgelathe.model import external, io
+from edgelathe.model.types import Model
+
+#: Bytes that no protobuf holds in these tests.
+LIMIT = 8000
+WIDTH = 32
+
+
+def chain(layers: int = 4, width: int = WIDTH, seed: int = 0) -> onnx.ModelProto:
+    """x [n, width] through MatMul, Gemm and Relu in turn, weights with unit gain."""
+    rng, nodes, constants, x = np.random.default_rng(seed), [], [], "x"
+    for i in range(layers):
+        w = (rng.normal(size=(width, width)) * np.sqrt(2 / width)).astype(np.float32)
+        constants.append(numpy_helper.from_array(w, f"w{i}"))
+        inputs = [x, f"w{i}"]
+        if i % 2:
+            constants.append(numpy_helper.from_array(rng.normal(size=width).astype(np.float32), f"b{i}"))
+            inputs.append(f"b{i}")
+        nodes.append(helper.make_node("Gemm" if i % 2 else "MatMul", inputs, [f"m{i}"], name=f"fc{i}"))
+        x = f"x{i}" if i < layers - 1 else "y"
+        nodes.append(helper.make_node("Relu", [f"m{i}"], [x], name=f"act{i}"))
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", width]) for n in "xy"]
+    graph = helper.make_graph(nodes, "chain", values[:1], values[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def write(proto: onnx.ModelProto, path: Path) -> Path:
+    """Write a model whose initializers all lie in `weights.bin` beside it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    onnx.save(copy, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def load(path: Path, monkeypatch: pytest.MonkeyPatch, limit: int = LIMIT) -> Model:
+    """A model that is too large for a protobuf from now on, until the test ends."""
+    monkeypatch.setattr(external, "LARGEST", limit)
+    return io.load(path, large=True)
+
+
+def samples(n: int = 6, width: int = WIDTH) -> dict[str, np.ndarray]:
+    """Inputs of `chain`."""
+    return {"x": np.random.default_rng(1).normal(size=(n, width)).astype(np.float32)}
