@@ -46,12 +46,12 @@ class Error:
 class Answer:
     """What a changed model gives on some samples: its first output [n, ...], and errors by name, chunk by chunk.
 
-    `gain`: the most that a class gained on the float model's answer (`screening`); 0 where there are no classes.
+    `gains`: what each class gained on the float model's answer (`screening`), [n, classes]; None without classes.
     """
 
     first: NDArray[Any]
     errors: Mapping[str, tuple[Error, ...]]
-    gain: float = 0.0
+    gains: NDArray[np.float32] | None = None
 
     def db(self, names: Sequence[str]) -> float | None:
         """The worst of these values; None for none."""
@@ -77,4 +77,5 @@ class Answer:
 def joined(parts: Sequence[Answer]) -> Answer:
     """One answer from those on parts of the samples."""
     errors = {n: tuple(e for p in parts for e in p.errors[n]) for n in parts[0].errors}
-    return Answer(np.concatenate([p.first for p in parts]), errors, max(p.gain for p in parts))
+    gains = [p.gains for p in parts if p.gains is not None]
+    return Answer(np.concatenate([p.first for p in parts]), errors, np.concatenate(gains) if gains else None)

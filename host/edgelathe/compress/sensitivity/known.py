@@ -44,21 +44,20 @@ class Found:
         self._screened = False
         self._begin()
 
-    def rows(self, margin: NDArray[np.float64] | None) -> NDArray[np.intp] | None:
+    def rows(self, margin: NDArray[np.float32] | None) -> NDArray[np.intp] | None:
         """Which of the next samples are to be run, by the margins of the float model's answers; None: all."""
         return self._screen.rows(margin) if margin is not None and self._screened else None
 
-    @property
-    def holds(self) -> bool:
-        """Whether samples were rightly left out, by all that is known."""
-        return self._screen.holds
+    def holds(self, margin: NDArray[np.float32] | None) -> bool:
+        """Whether samples were rightly left out, by all that is known; `margin`: of all samples, None: none was."""
+        return margin is None or self._screen.holds(margin[: self._n])
 
     def add(self, answer: Answer, rows: NDArray[np.intp] | None) -> None:
         """Take in what the next samples answer; `rows`: which of them were run, None: all."""
         n = len(answer.first)
         self.outputs[self._n : self._n + n] = answer.first
         self._n += n
-        self._screen.add(n if rows is None else len(rows), answer.gain)
+        self._screen.add(n, answer.gains, rows)
         if rows is None:  # of some, chosen by their margin, errors would tell another story
             self._sampled += n
             self._parts.append(Answer(answer.first[:0], answer.errors))

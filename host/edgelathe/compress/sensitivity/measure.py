@@ -65,7 +65,8 @@ def measure(
                 found[job.layer.name, job.number].add(answer, job.rows)
                 part = (block.which.start * block.of.chunks.size + block.count * i / len(jobs)) / len(store[0])
                 tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
-        todo = {key for key in todo if not found[key].holds}
+        margin = _margins(scene)
+        todo = {key for key in todo if not found[key].holds(margin)}
         for key in todo:  # a sample that was left out might turn after all: all of them once more
             found[key].restart()
     baseline = metrics.evaluate(scene.metric, scene.float.first, scene.labels)
@@ -107,6 +108,14 @@ def _work(
         if not jobs:
             break
         yield block, jobs
+
+
+def _margins(scene: Scene) -> NDArray[np.float32] | None:
+    """Of all samples that were looked at; None where answers have none."""
+    scores, known = scene.float.scores, [v for v in scene.float.values if v is not None]
+    if scores is None or scene.metric.name != "top1":
+        return None
+    return screening.margins(np.concatenate([v[scores] for v in known]))
 
 
 def _check(scene: Scene, block: Block) -> None:

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.compress.forward import partial
-from edgelathe.compress.sensitivity.errors import Answer, Error, joined
-from edgelathe.compress.sensitivity.reference import Change, Float, input_means, replace, whole
+from edgelathe.compress.sensitivity.errors import Answer, joined
+from edgelathe.compress.sensitivity.reference import replace
 from edgelathe.model import cut_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
 
     from edgelathe.compress.forward.partial import Arrays, Run
     from edgelathe.compress.integer.weighted import Weighted
+    from edgelathe.compress.sensitivity.reference import Change, Float
     from edgelathe.model.cut_onnx import Suffix
-
-__all__ = ["Answer", "Change", "Error", "Float", "blocks", "cut", "input_means", "joined", "whole"]
 
 BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
 SESSION_BYTES = 256_000_000  # about what sessions may hold, for one change a layer, that stay open for the next block
@@ -97,19 +96,25 @@ class Block:
     def _some(self, job: Job, rows: NDArray[np.intp]) -> Answer:
         """The answer where only some samples are run, in chunks filled up with copies unless their size is open."""
         want, size = {k: self.known(k) for k in self.of.names}, self.of.chunks.size
-        some, run = {k: v[rows] for k, v in want.items()}, self._run(job) if len(rows) else _nothing
+        first = want[self.of.names[0]]
+        if not len(rows):
+            return Answer(first, {})
+        some, run = {k: v[rows] for k, v in want.items()}, self._run(job)
         parts: list[Sequence[NDArray[Any]]] = []
         read = {*job.cut.boundary, *([job.layer.source] if job.change.source else [])}
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
-            places = [divmod(int(r), size) for r in (chosen if self.of.chunks.open else np.resize(chosen, size))]
-            values = {k: np.stack([self.values[chunk][k][i] for chunk, i in places]) for k in read}
-            parts.append([v[: len(chosen)] for v in run(_inputs(job, values))])
-        got = dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=bool(parts)))
-        found = self.of.compared(some, some | got, len(rows))
-        first = want[self.of.names[0]]
-        first[rows] = found.first
-        return Answer(first, found.errors, found.gain)
+            filled = chosen if self.of.chunks.open else np.pad(chosen, (0, size - len(chosen)), "edge")
+            parts.append([v[: len(chosen)] for v in run(_inputs(job, self._gathered(read, filled)))])
+        have = some | dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        first[rows] = have[self.of.names[0]]
+        return Answer(first, {}, self.of.gains(some, have, len(rows)))
+
+    def _gathered(self, names: Collection[str], rows: NDArray[np.intp]) -> Arrays:
+        """Inner values of some samples, whose numbers ascend."""
+        chunks, places = np.divmod(rows, self.of.chunks.size)
+        held = [(self.values[at], places[chunks == at]) for at in np.unique(chunks)]
+        return {k: np.concatenate([values[k][some] for values, some in held]) for k in names}
 
     def _run(self, job: Job) -> Run:
         key = job.layer.name, job.number
@@ -188,11 +193,6 @@ def blocks(
 
 
 _ROUNDED = "layer:input:rounded"
-
-
-def _nothing(_: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """A suffix that no sample is run through."""
-    return []
 
 
 def _inputs(job: Job, values: Arrays) -> Arrays:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity import screening
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
-    from numpy.typing import NDArray
 
     from edgelathe.compress.forward.partial import Arrays, Chunks, Map, Run
     from edgelathe.compress.integer.weighted import Weighted
 
+Gains = NDArray[np.float32] | None
 _HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators: the values before them tell more
 
 
@@ -120,9 +121,12 @@ class Float:
     def compared(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Answer:
         """The first n samples of a changed model's values against the float model's."""
         errors = {k: (Error.of(want[k][:n], have[k][:n]),) for k in (*self.outputs, *self.hidden)}
+        return Answer(have[self.names[0]][:n], errors, self.gains(want, have, n))
+
+    def gains(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Gains:
+        """What classes gained on the float model's answers to the first n samples; None without classes."""
         scores = self.scores
-        gain = screening.gain(want[scores][:n], have[scores][:n]) if scores else 0.0
-        return Answer(have[self.names[0]][:n], errors, gain)
+        return screening.gains(want[scores][:n], have[scores][:n]) if scores else None
 
     @property
     def scores(self) -> str | None:

@@ -1,14 +1,16 @@
-"""Which samples need not be run again: those whose answer is further ahead than a change was ever seen to move answers.
+"""Which samples need not be run again: those whose answer is further ahead than a change is likely to move answers.
 
-A changed layer turns an answer only where another class gains more on it than it was ahead by. How much they gain is
-known from the samples that were run; the rest need running only where the margin is within `_FACTOR` times the most of
-that. This is evidence and no proof, so what was left out is looked at again once more is known.
+A changed layer turns an answer only where another class gains more on it than it was behind by. How much classes gain
+is known from the samples that were run, the first of which are taken at random; how likely larger gains are is read off
+their tail, taken for exponential (peaks over a threshold; Coles, Statistical Modeling of Extreme Values, 4.2, at shape
+0, which is on the safe side of tails that end or fall faster). Samples are left out while a hundredth of an answer in
+1,000 is expected to be missed with them. This is evidence and no proof, so it is asked again once more is known.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,47 +19,82 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST = 128  # samples that are run before any is left out
-_FACTOR = 2.0  # of the largest gain seen: margins below it are run
+_MISSED, _DOUBTED = (
+    1e-5,
+    1e-4,
+)  # answers missed, of each sample: expected when it is left out, and from where on no more
+_TAIL, _FEWEST, _MOST = 0.05, 20, 4096  # the share of gains that is their tail, and how many at least and at most
 _WORTH = 0.9  # where so many have to be run, all are
 
 
-def margins(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """By how much the best of scores [n, classes] is ahead of the next, [n]."""
-    best = np.partition(scores.astype(np.float64), -2, axis=1)
-    return np.asarray(best[:, -1] - best[:, -2])
+def margins(scores: NDArray[Any]) -> NDArray[np.float32]:
+    """By how much each class of scores [n, classes] is behind the best, [n, classes]; infinite for the best itself."""
+    values, answer = scores.astype(np.float32), scores.argmax(axis=1)[:, None]
+    behind = np.take_along_axis(values, answer, axis=1) - values
+    np.put_along_axis(behind, answer, np.inf, axis=1)
+    return np.asarray(behind)
 
 
-def gain(want: NDArray[Any], have: NDArray[Any]) -> float:
-    """The most by which a class gained on the answer of `want` [n, classes]; infinite where scores are not finite."""
-    moved = have.astype(np.float64) - want
-    ahead = np.take_along_axis(moved, want.argmax(axis=1)[:, None], axis=1)
-    most = float((moved - ahead).max(initial=0.0))
-    return most if math.isfinite(most) else math.inf
+def gains(want: NDArray[Any], have: NDArray[Any]) -> NDArray[np.float32]:
+    """By how much each class gained on the answer of `want` [n, classes]; infinite where scores are not finite."""
+    moved = have.astype(np.float32) - want.astype(np.float32)
+    answer = want.argmax(axis=1)[:, None]
+    ahead = moved - np.take_along_axis(moved, answer, axis=1)
+    ahead[~np.isfinite(ahead)] = np.inf
+    np.put_along_axis(ahead, answer, -np.inf, axis=1)
+    return np.asarray(ahead)
 
 
 @dataclass
 class Screen:
-    """What is known of one change: samples that were run, the largest gain on them, the least margin left out."""
+    """What is known of one change.
+
+    Attributes:
+        ran: samples that were run.
+        top: the largest gains on these, descending.
+        left: whether each sample so far was left out, part by part.
+    """
 
     ran: int = 0
-    gain: float = 0.0
-    left: float = math.inf
+    top: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    left: list[NDArray[np.bool_]] = field(default_factory=list)
 
-    def add(self, count: int, most: float) -> None:
-        """Take in so many samples that were run, and the largest gain on them."""
-        self.ran, self.gain = self.ran + count, max(self.gain, most)
+    def add(self, samples: int, gained: NDArray[np.float32] | None, rows: NDArray[np.intp] | None) -> None:
+        """Take in the next so many samples, of which `rows` were run (None: all), and the gains on those."""
+        left = np.zeros(samples, np.bool_)
+        if rows is not None:
+            left[:] = True
+            left[rows] = False
+        self.left.append(left)
+        self.ran += samples if rows is None else len(rows)
+        if gained is not None:
+            both = np.concatenate([self.top, gained.reshape(-1)])
+            self.top = np.sort(both)[::-1][:_MOST]
 
-    def rows(self, margin: NDArray[np.float64]) -> NDArray[np.intp] | None:
-        """Which of the next samples, of these margins [n], are to be run; None: all."""
+    def rows(self, behind: NDArray[np.float32]) -> NDArray[np.intp] | None:
+        """Which of the next samples, with `margins` [n, classes], are to be run; None: all."""
         if self.ran < LEAST:
             return None
-        wanted = margin <= _FACTOR * self.gain
-        if wanted.mean() > _WORTH:
+        missed = self.missed(behind)
+        safest = np.argsort(missed)
+        out = safest[np.cumsum(missed[safest]) <= _MISSED * len(behind)]
+        if len(out) < (1 - _WORTH) * len(behind):
             return None
-        self.left = min(self.left, float(margin[~wanted].min()))
-        return np.flatnonzero(wanted)
+        return np.setdiff1d(np.arange(len(behind)), out)
 
-    @property
-    def holds(self) -> bool:
-        """Whether no sample that was left out is within the largest gain seen by now."""
-        return self.gain < self.left
+    def missed(self, behind: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How many answers, 0 to 1, leaving each sample out is expected to miss."""
+        values = self.ran * (behind.shape[1] - 1)
+        count = min(max(_FEWEST, math.ceil(_TAIL * values)), len(self.top) - 1)
+        if count < 1 or not np.isfinite(self.top[: count + 1]).all():
+            return np.ones(len(behind))
+        tail = self.top[: count + 1].astype(np.float64)
+        start, mean = tail[-1], float((tail[:-1] - tail[-1]).mean())
+        beyond = np.maximum(behind - start, 0.0) / max(mean, 1e-30)
+        each = np.where(behind <= start, 1.0, count / values * np.exp(-beyond))
+        return np.asarray(np.minimum(each.sum(axis=1), 1.0))
+
+    def holds(self, behind: NDArray[np.float32]) -> bool:
+        """Whether samples were rightly left out, by all that is known; `behind`: margins of all of them."""
+        left = np.concatenate(self.left)
+        return not left.any() or float(self.missed(behind[left]).sum()) <= _DOUBTED * len(left)
