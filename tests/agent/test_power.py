@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgelathe_agent import rails, sensors
@@ -248,7 +249,7 @@ class Writer(threading.Thread):
     def __init__(self, path: Path, watts, every: float = 0.005) -> None:
         super().__init__(daemon=True)
         self.path, self.watts, self.every, self.stop = path, watts, every, threading.Event()
-        self.joules, self.log = 0.0, []
+        self.joules, self.log, self.lock = 0.0, [], threading.Lock()
 
     def put(self, value: float) -> None:
         part = self.path.with_suffix(".part")
@@ -258,10 +259,16 @@ class Writer(threading.Thread):
     def run(self) -> None:
         start = last = time.monotonic()
         while not self.stop.wait(self.every):
-            now = time.monotonic()
-            self.joules += self.watts(now - start) * (now - last)
-            last = now
-            self.step(now, self.watts(now - start))
+            with self.lock:
+                now = time.monotonic()
+                self.joules += self.watts(now - start) * (now - last)
+                last = now
+                self.step(now, self.watts(now - start))
+
+    def total(self) -> float:
+        """Joules up to now: what the file says."""
+        with self.lock:
+            return self.joules
 
     def step(self, now: float, _: float) -> None:
         self.put(self.joules * 1e6)
@@ -293,12 +300,14 @@ def test_joules_of_a_counter_are_those_that_went_in(laptop):
     path.write_text("0\n")
     with Writer(path, lambda s: 3.0 if s < 0.4 else 8.0) as writer:
         meter = Meter(laptop, ["package-0"])
+        before = writer.total()
         meter.take()
-        before = writer.joules
+        begun = writer.total()
         read_for(meter, 0.8)
+        ended = writer.total()
         (found,) = meter.readings()
-        after = writer.joules
-    assert found["values"][-1] == pytest.approx(after - before, abs=0.08 * (after - before))
+        after = writer.total()
+    assert ended - begun - 1e-5 <= found["values"][-1] <= after - before + 1e-5  # the file is in whole microjoules
 
 
 def test_a_slow_sensor_is_found_out_and_read_less_often(orin):
@@ -310,7 +319,8 @@ def test_a_slow_sensor_is_found_out_and_read_less_often(orin):
         meter = Meter(orin, ["slow"])
         read_for(meter, 2.4)
         (found,) = meter.readings()
-    assert found["refresh_s"] == pytest.approx(0.12, rel=0.5)
+    paces = np.diff([at for at, _ in writer.log])  # 0.12 s, more where the machine is late
+    assert found["refresh_s"] == pytest.approx(np.median(paces), rel=0.5)
     assert len(found["values"]) < 120  # 240 at the fastest pace
     assert found["cost_us"] > 0
     written = {round(w * 1e6) for _, w in writer.log}
@@ -320,11 +330,13 @@ def test_a_slow_sensor_is_found_out_and_read_less_often(orin):
 def test_a_program_that_takes_long_is_asked_seldom(tmp_path):
     root = program(tmp_path, f"sleep 0.01\ncat <<'E'\n{ADC}E\n")
     meter = Meter(root, ["PMIC"])
-    read_for(meter, 0.6)
+    begun = time.monotonic()
+    for _ in range(2):
+        read_for(meter, 0.4)
     (found,) = meter.readings()
-    assert 2 <= len(found["values"]) <= 0.6 / 0.2 + 3
+    assert 2 <= len(found["values"]) <= (time.monotonic() - begun) / 0.2 + 2
     assert found["cost_us"] > 10_000
-    assert SLOWEST < 0.6
+    assert SLOWEST < 0.4
 
 
 def test_pace_from_changes():

@@ -96,7 +96,7 @@ def test_a_query_is_filled_up_to_whole_batches_and_the_next_one_starts_behind_it
 
 def test_streams_run_at_once():
     together = threading.Barrier(4)
-    engines = [Engine(lambda: together.wait(10)) for _ in range(4)]
+    engines = [Engine(lambda: together.wait(60)) for _ in range(4)]
     several = Several([stream(e, 8) for e in engines], samples=4)
     block(several, first=0, calls=3, min_ms=0)
     several.close()
@@ -139,7 +139,7 @@ def test_a_query_lasts_until_its_last_call_is_done(monkeypatch):
     gate = threading.Event()
 
     def slow() -> None:
-        gate.wait(10)
+        gate.wait(60)
         clock.now += 5_000
 
     def quick() -> None:

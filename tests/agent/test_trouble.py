@@ -95,10 +95,10 @@ def test_a_query_that_never_ends_is_ended_at_its_limit_streams_and_all(agent, li
 
 
 def test_what_it_was_to_run_for_does_not_count_against_its_limit(agent, linear):
-    agent.open(linear, limits={"call_seconds": 0.5})
+    agent.open(linear, limits={"call_seconds": 2})
     agent.feed(1, x=np.ones((1, 4), np.float32))
-    assert agent.ask("time", session=1, min_ms=900).head["ok"]
-    assert agent.ask("time", session=1, calls=4, period_ms=300).head["ok"]
+    assert agent.ask("time", session=1, min_ms=2200).head["ok"]
+    assert agent.ask("time", session=1, calls=5, period_ms=550).head["ok"]
 
 
 def test_the_host_is_told_of_a_model_that_hangs_before_it_is_ended(agent, linear):
@@ -108,7 +108,7 @@ def test_the_host_is_told_of_a_model_that_hangs_before_it_is_ended(agent, linear
     os.kill(child, signal.SIGSTOP)
     error = agent.refused("infer", session=1, first=0, count=1)
     assert (error["kind"], "14 s" in error["what"]) == ("time", True)
-    assert [e.partition(",")[0] for e in agent.events] == ["the model has not answered yet"]
+    assert {e.partition(",")[0] for e in agent.events} == {"the model has not answered yet"}
     assert agent.children() == []
 
 
@@ -116,8 +116,10 @@ def test_a_child_that_was_stopped_for_a_while_answers_and_its_processor_time_sho
     agent.open(linear)
     agent.feed(1, x=np.ones((1, 4), np.float32))
     (child,) = agent.children()
-    agent.send("time", session=1, min_ms=600)
-    time.sleep(0.2)
+    idle = processor_s(child)
+    agent.send("time", session=1, min_ms=1500)
+    while processor_s(child) < idle + 0.1:  # until it is in the middle of it
+        time.sleep(0.01)
     os.kill(child, signal.SIGSTOP)
     time.sleep(0.3)
     os.kill(child, signal.SIGCONT)
@@ -125,7 +127,13 @@ def test_a_child_that_was_stopped_for_a_while_answers_and_its_processor_time_sho
     assert frame.head["wall_ns"] - frame.head["cpu_ns"] > 290e6
     before, after = (frame.head["conditions"][k]["time_ns"] for k in ("before", "after"))
     assert set(before) == {"wall", "monotonic", "boot"}
-    assert all(after[k] - before[k] > 500e6 for k in ("monotonic", "boot"))
+    assert all(after[k] - before[k] > 1400e6 for k in ("monotonic", "boot"))
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_nothing_is_timed_by_a_clock_that_can_jump():
@@ -140,23 +148,29 @@ def test_nothing_is_timed_by_a_clock_that_can_jump():
 
 def test_a_long_silence_is_filled_with_what_goes_on(start, tmp_path):
     """The runtime is one of ours here: it says what it does, as those do that build engines."""
-    slow = tmp_path / "slow" / "ai_edge_litert"
+    slow, loaded, built = tmp_path / "slow" / "ai_edge_litert", tmp_path / "loaded", tmp_path / "built"
     slow.mkdir(parents=True)
     (slow / "__init__.py").write_text("__version__ = '1'\n")
     (slow / "interpreter.py").write_text(
-        "import time\nfrom edgelathe_agent.progress import say\n"
-        "time.sleep(3.3)\nsay('building an engine for this device')\ntime.sleep(3.3)\n"
+        "import os, time\nfrom edgelathe_agent.progress import say\n"
+        f"while not os.path.exists({str(loaded)!r}):\n    time.sleep(0.01)\n"
+        "say('building an engine for this device')\n"
+        f"while not os.path.exists({str(built)!r}):\n    time.sleep(0.01)\n"
         "raise ImportError('no such kernel')\n"
     )
     agent = start(env={"PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{slow.parent}"})
-    error = agent.refused(
-        "open", model=agent.put(b"x"), runtime="ai-edge-litert", format="tflite", provider="CPU"
-    )  # fmt: skip
-    assert "no such kernel" in error["what"]
-    assert [e.partition(",")[0] for e in agent.events] == [
+    agent.send("open", model=agent.put(b"x"), runtime="ai-edge-litert", format="tflite", provider="CPU")
+    said = [(head := agent.receive().head)["what"]]
+    loaded.touch()
+    while "event" in (head := agent.receive().head):
+        said.append(head["what"])
+        if said[-1].startswith("building"):
+            built.touch()
+    assert "no such kernel" in head["error"]["what"]
+    assert list(dict.fromkeys(e.partition(",")[0] for e in said)) == [
         "ai-edge-litert loads the model", "building an engine for this device",
     ]  # fmt: skip
-    assert all(e.endswith("s so far") for e in agent.events)
+    assert all(e.endswith("s so far") for e in said)
 
 
 def test_what_a_child_has_started_ends_with_it(tmp_path):
@@ -169,7 +183,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path):
     grandchild = int(child.stdout.readline())
     child.kill()
     child.communicate()
-    for _ in range(500):
+    for _ in range(6000):
         if not Path(f"/proc/{grandchild}").exists() or ") Z " in Path(f"/proc/{grandchild}/stat").read_text():
             break
         time.sleep(0.01)

@@ -33,7 +33,7 @@ def rock(tmp_path):
     """A board with three policies; no guard outlives the test."""
     root = write(tmp_path / "rock", BOARDS["rk3588"]())
     yield root
-    assert gone(str(tmp_path), 5), "a guard runs on"
+    assert gone(str(tmp_path)), "a guard runs on"
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def ended(process):
         process.wait()
 
 
-def soon(test, seconds: float = 10.0) -> bool:
+def soon(test, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while not test():
         if time.monotonic() > end:
@@ -120,23 +120,25 @@ def test_the_guard_starts_from_the_archive_of_the_agent_on_old_and_new_pythons(r
 
 def test_an_agent_that_simply_ends_leaves_nothing_changed(rock, home):
     process, _, _ = tuned(rock, home, then="")
-    assert process.wait(10) == 0
+    assert process.wait(120) == 0
     assert soon(lambda: governors(rock) == ["interactive"] * 3)
 
 
 def test_with_keep_it_outlives_the_agent_for_its_time(rock, home):
-    process, _, _ = tuned(rock, home, keep=True, seconds=2.5, then="")
-    assert process.wait(10) == 0
-    until = tune.state(home)["until"]
-    assert 0 < until - time.time() <= 2.5
+    process, _, _ = tuned(rock, home, keep=True, seconds=4, then="")
+    state, still = tune.state(home), governors(rock)
+    assert process.wait(120) == 0
+    assert 0 < state["until"] - time.time() <= 4
     time.sleep(0.5)
-    assert governors(rock) == ["performance"] * 3
+    now = governors(rock)
+    assert still == ["performance"] * 3
+    assert now == still or time.time() > state["until"]
     assert soon(lambda: governors(rock) == ["interactive"] * 3)
 
 
 def test_a_kept_one_is_put_back_by_force_and_its_guard_ends(rock, home):
     process, _, _ = tuned(rock, home, keep=True, seconds=600, then="")
-    assert process.wait(10) == 0
+    assert process.wait(120) == 0
     assert tune.restore(rock, home) == (
         [],
         [tune._change("tuning", "on", "on", "another connection holds it; it ends with the last")],
@@ -145,7 +147,7 @@ def test_a_kept_one_is_put_back_by_force_and_its_guard_ends(rock, home):
     changed, _ = tune.restore(rock, home, force=True)
     assert len(changed) == 3
     assert governors(rock) == ["interactive"] * 3
-    assert gone(home, 5)
+    assert gone(home)
 
 
 def test_of_two_connections_the_last_puts_back_what_the_first_found(rock, home):
@@ -169,7 +171,7 @@ def test_when_the_guard_is_killed_too_the_next_agent_puts_it_back(rock, home):
                 os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
-    assert gone(home, 5)
+    assert gone(home)
     assert governors(rock) == ["performance"] * 3
     changed, refused = tune.recover(rock, home)
     assert (len(changed), refused) == (3, [])
@@ -230,7 +232,7 @@ def test_a_virtual_machine_has_nothing_to_tune(tmp_path, home):
     changed, refused = tune.apply(write(tmp_path / "vm", BOARDS["vm"]()), home, keep=False, seconds=0)
     assert (changed, [c["what"] for c in refused]) == ([], ["clocks"])
     assert not Path(home, tune.FOLDER).exists()
-    assert gone(home, 5)
+    assert gone(home)
 
 
 def test_what_runs_at_its_highest_already_is_not_touched(tmp_path, home):
@@ -288,7 +290,7 @@ def test_the_clocks_of_a_jetson_are_stored_raised_and_restored(tmp_path, home):
             assert changed == []
             process.kill()
         assert soon(lambda: read(root, LOWEST) == "115200")
-    assert gone(str(tmp_path), 5)
+    assert gone(str(tmp_path))
     assert read(root, GOVERNOR.format(0)) == "schedutil"
 
 

@@ -95,5 +95,5 @@ def test_every_module_compiles_and_the_agent_answers(start, archive, tmp_path, v
     agent.ask("install", requirements=[], wheels=[])
     assert agent.ask("probe").head["executable"] == str(tmp_path / "root" / "venv" / "bin" / "python")
     assert agent.ask("wipe").head["left"] == []
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(120) == 0
     assert agent.process.stderr.read() == b""

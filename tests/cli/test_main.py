@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,22 @@ def test_help_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_while_a_class_is_being_made_is_exit_code_130(tmp_path: Path) -> None:
+    """Dataclasses are made by `exec`; most of the start goes into imports, so that Ctrl-C often falls there."""
+    import subprocess
+
+    (tmp_path / "pressed.py").write_text(
+        "from edgelathe.cli import main\n"
+        "press = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'\n"
+        "main.app = lambda **_: exec(press)\n"
+        "main.main()\n"
+    )
+    argv = [sys.executable, "-m", "pressed"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "error: edgelathe: interrupted; run it again\n"
 
 
 @pytest.mark.parametrize(

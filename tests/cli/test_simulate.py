@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import numpy as np
 import pytest
 
 from edgelathe.model import io
 from support import schemas
-from support.cli import answer, error, run, start
+from support.cli import answer, error, run, watch
 from support.tiny_tflite import answers
 
 R8 = "cifar10_resnet8"
@@ -88,12 +87,11 @@ def test_bad_input_is_one_line(folder, arguments, said):
 
 
 def test_it_can_be_interrupted_and_leaves_no_file(folder, tmp_path):
-    process = start("simulate", folder / "model.tflite", "--data", folder / "eval_jpeg.npz", "--json", "--outputs",
+    watched = watch("simulate", folder / "model.tflite", "--data", folder / "eval_jpeg.npz", "--json", "--outputs",
                     tmp_path / "outputs.npz")  # fmt: skip
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    watched.wait_for("simulate · ")  # the first samples are through
+    code, out, shown = watched.end(signal.SIGINT)
+    assert code == 130, shown
     assert out == ""
-    assert err.strip().splitlines()[-1] == "error: edgelathe: interrupted; run it again"
+    assert shown.strip().splitlines()[-1].endswith("error: edgelathe: interrupted; run it again")
     assert list(tmp_path.iterdir()) == []

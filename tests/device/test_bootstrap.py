@@ -26,7 +26,7 @@ def listing(folder):
 
 def first_stage(root, data, python=sys.executable, **how):
     argv = bootstrap.command(str(root), python, local=True)
-    return subprocess.run(argv, input=data, capture_output=True, timeout=30, check=False, **how)
+    return subprocess.run(argv, input=data, capture_output=True, timeout=120, check=False, **how)
 
 
 @pytest.mark.parametrize("python", [sys.executable, *filter(works, OLD_PYTHONS)])
@@ -81,7 +81,7 @@ def test_the_shell_command_survives_login_shells_and_expands_home(tmp_path, shel
     argv = bootstrap.command(root, sys.executable, local=False)
     env = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(
-        [shell, "-c", shlex.join(argv)], input=payload().data, capture_output=True, env=env, timeout=30, check=False
+        [shell, "-c", shlex.join(argv)], input=payload().data, capture_output=True, env=env, timeout=120, check=False
     )
     assert done.stdout.startswith(b"EDGELATHE SEND\nELA1"), done.stderr
     assert (tmp_path / "r" / "agent").is_dir()

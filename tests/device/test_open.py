@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -235,6 +234,8 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     program = f"""
         from edgelathe.core.device import Target
         from edgelathe.device.open import open_device
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
         with open_device(Target("local", "local", root={str(root)!r})) as device:
             print("open", flush=True)
             device.client._channel.read(1)
@@ -244,7 +245,7 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     )
     assert host.stdout.readline() == b"open\n"
     os.killpg(host.pid, signal.SIGINT)
-    _, err = host.communicate(timeout=20)
+    _, err = host.communicate(timeout=120)
     assert b"KeyboardInterrupt" in err
     assert gone(str(root))
 
@@ -285,8 +286,8 @@ class TestResolve:
             resolve("http://cam", {})
 
 
-def test_closing_is_quick(local):
+def test_closing_ends_the_agent_without_force(local, monkeypatch):
+    monkeypatch.setattr("edgelathe.device.local.GRACE", 120.0)
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("it had to be ended by force"))
     with open_device(local) as device:
-        begun = time.monotonic()
         device.close()
-    assert time.monotonic() - begun < 2.9  # below the grace after which it is ended by force

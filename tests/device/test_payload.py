@@ -23,7 +23,7 @@ def test_the_archive_runs_by_itself_and_ends_with_its_input(tmp_path):
         [sys.executable, str(path), "--root", str(tmp_path / "root")],
         input=b"",
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0

@@ -26,12 +26,11 @@ def resnet(data_dir, tmp_path):
 def test_what_was_cut_off_goes_on_from_where_it_was(resnet, tmp_path, own_home):
     data = tmp_path / "many.npz"
     process = cli.start("eval", resnet, "--data", data, "--json")
-    while not list((own_home / "cache").glob("edgelathe/eval/*")):
+    while not any(p.stat().st_size > 10_000 for p in (own_home / "cache").glob("edgelathe/eval/*.npys")):
         assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.3)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=cli.HANGS)
     assert process.returncode == 130, err
     cut = json.loads(out)
     schemas.validate(cut)
@@ -53,7 +52,7 @@ def test_a_model_that_was_done_is_not_run_again_when_the_next_one_was_cut_off(re
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=cli.HANGS)
     assert process.returncode == 130, err
     first, second = json.loads(out)["results"]
     assert first["accuracy"]["n"] == 10_000

@@ -96,7 +96,7 @@ def answer(*args: object, code: int = 0, limit: float = 300) -> dict[str, Any]:
 
 def error(*args: object, code: int = 2) -> str:
     """The one line of a command that is refused; nothing is on stdout."""
-    done = run(*args, code=code, limit=60)
+    done = run(*args, code=code, limit=HANGS)
     assert done.stdout == ""
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

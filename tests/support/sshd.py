@@ -142,7 +142,7 @@ def running(text: str) -> list[int]:
     return found
 
 
-def gone(text: str, seconds: float = 10.0) -> bool:
+def gone(text: str, seconds: float = 60.0) -> bool:
     """Whether every process with `text` on its command line ends within `seconds`."""
     end = time.monotonic() + seconds
     while running(text):
@@ -153,7 +153,7 @@ def gone(text: str, seconds: float = 10.0) -> bool:
 
 
 def _wait(port: int, process: subprocess.Popen) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if process.poll() is not None:

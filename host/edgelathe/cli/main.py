@@ -107,9 +107,14 @@ def _interrupted() -> int:
 _signalled: list[int] = []
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal. After a plain KeyboardInterrupt out of an `exec` (a dataclass being made) `python -m` ends by SIGINT,
+    whatever the exit code."""
+
+
 def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
     _signalled.append(signum)
-    raise KeyboardInterrupt
+    raise _Stopped
 
 
 def main() -> None:

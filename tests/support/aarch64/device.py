@@ -70,7 +70,7 @@ class Arm(sshd.Sshd):
         for pid in sshd.children(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(120)
         assert self.process.stdin
         self.process.stdin.close()
 
@@ -222,7 +222,7 @@ def _configure(host: Path, port: int) -> None:
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(400):
+    for _ in range(2400):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if process.poll() is not None:
