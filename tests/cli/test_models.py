@@ -46,7 +46,9 @@ def test_a_saved_recipe_holds_the_bits_that_were_chosen_and_gives_the_same_bytes
 
 def test_a_recipe_is_saved_for_other_steps_too_and_only_where_it_can_be_read_again(case, tmp_path):
     model, calib = case
-    said = error("compress", model, "--recipe", "int8", "--data", calib, "-o", tmp_path / "m.onnx", "--save-recipe", "r")
+    said = error(
+        "compress", model, "--recipe", "int8", "--data", calib, "-o", tmp_path / "m.onnx", "--save-recipe", "r"
+    )
     assert "--save-recipe r: a recipe is read from a .toml file" in said
     assert not (tmp_path / "m.onnx").exists()
     document = answer("compress", model, "--recipe", "int8", "--data", calib, "-o", tmp_path / "m.onnx")

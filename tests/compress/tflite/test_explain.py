@@ -91,3 +91,43 @@ def test_the_layer_that_was_made_worse_is_where_the_error_begins(name, model, da
     sound = NAMES[: NAMES.index(name)]
     assert all(layer(found, n).sqnr_db > 25 for n in sound)
     assert f"worst layers: {found.layers[0].layer} (" in found.sentence()
+
+
+@pytest.fixture(scope="module")
+def summed():
+    """Two convolutions whose sum is mostly below 0, behind a Relu: what lies far below need not be held."""
+    rng, net = np.random.default_rng(0), Net()
+    x, terms = T("x", (1, 6, 6, 3), "float32"), []
+    for name, shift in (("low", -6.0), ("other", 0.0)):
+        w, b = rng.normal(size=(4, 3, 3, 3)), np.full(4, shift)
+        parts = [T(f"{name}/w", dtype="float32", values=w), T(f"{name}/b", dtype="float32", values=b)]
+        terms += net.op(
+            "CONV_2D", [x, *parts], [T(name, (1, 6, 6, 4), "float32")], table="Conv2DOptions", strideW=1, strideH=1
+        )
+    total = T("total", (1, 6, 6, 4), "float32")
+    net.op("ADD", terms, [total], table="AddOptions", fusedActivationFunction=1)
+    (y,) = net.op(
+        "MEAN", [total, T("axes", dtype="int32", values=[1, 2])], [T("pooled", (1, 4), "float32")],
+        table="ReducerOptions",
+    )  # fmt: skip
+    model = net.build([x], [y])
+    data = labelled(model)
+    return model, data, steps.int8(model, steps.Int8Options(equalize="never"), Context(data=data)).model
+
+
+def test_what_a_sum_drops_behind_its_relu_is_no_error(summed):
+    model, data, made = summed
+    tensors = {t.name.removesuffix("_q"): t for t in reader.parse(made.data).main.tensors}
+    low = (-128 - tensors["low"].zero_points[0]) * tensors["low"].scales[0]
+    assert low > -14  # the grid ends where the sum is 0 whatever is below: values reach -25
+    found = explain(model, made, data)
+    assert layer(found, "low").sqnr_db > 25
+    assert layer(found, "low").clipped < 0.01
+    assert found.tries == ()
+
+
+def test_an_error_in_front_of_a_sum_that_does_count_is_still_seen(summed):
+    model, data, made = summed
+    found = explain(model, worse(made, "low"), data)
+    assert layer(found, "low").sqnr_db < 20
+    assert max(found.layers, key=lambda la: la.fall_db).layer == "low"

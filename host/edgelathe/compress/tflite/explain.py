@@ -15,7 +15,7 @@ from edgelathe.compress.sensitivity.matched import Match, Span, spread
 from edgelathe.compress.sensitivity.seen import Mends, Seen, ranked
 from edgelathe.compress.tflite.file import File
 from edgelathe.compress.tflite.frontier import ends, feeds, interpreter, restored
-from edgelathe.compress.tflite.layers import AXES, layers
+from edgelathe.compress.tflite.layers import AXES, RELU, RELU6, fused, layers
 from edgelathe.core.errors import UserError
 from edgelathe.model import run, tflite
 
@@ -60,20 +60,47 @@ def inside(before: Model, after: Model, data: Dataset) -> tuple[LayerFound, ...]
     file, sources = File(after.data), _sources(graphs[0], [la for la, _ in pairs])
     seen = [_seen(file, graphs, la, twin, sources[la.index]) for la, twin in pairs]
     batch = run.batch_size(before.signature)
+    sums = {la.name: found for la, twin in pairs if (found := _sum_behind(graphs, la, twin))}
+    wanted = [[*(pair[i].output for pair in pairs), *(t[i] for t in sums.values())] for i in range(2)]
     try:
         calls = [
-            interpreter(m.data, g.inputs, [pair[i].output for pair in pairs], keep=True)
-            for i, (m, g) in enumerate(zip((before, after), graphs, strict=True))
+            interpreter(m.data, g.inputs, w, keep=True) for m, g, w in zip((before, after), graphs, wanted, strict=True)
         ]
         for at, inputs in enumerate(zip(feeds(before, data), feeds(after, data), strict=True)):
-            made = [call([x[t] for t in g.inputs]) for call, g, x in zip(calls, graphs, inputs, strict=True)]
-            for one, (_, twin), f, stored in zip(seen, pairs, *made, strict=True):
-                a, raw = _real(stored, f, graphs[1].tensors[twin.output])
+            made = [
+                dict(zip(w, call([x[t] for t in g.inputs]), strict=True))
+                for w, call, g, x in zip(wanted, calls, graphs, inputs, strict=True)
+            ]
+            for one, (la, twin) in zip(seen, pairs, strict=True):
+                f = made[0][la.output]
+                a, raw = _real(made[1][twin.output], f, graphs[1].tensors[twin.output])
+                if la.name in sums and a.shape == f.shape:
+                    there = sums[la.name]
+                    total = restored(made[1][there[1]], graphs[1].tensors[there[1]])
+                    hidden = (made[0][there[0]] <= 0) & (total <= 0)
+                    a, raw = np.where(hidden, f, a), None if raw is None else np.where(hidden, a, raw)
                 count = min(batch, len(data) - at * batch)
                 one.add(f, a, raw, count if len(f) == batch else len(f))  # rows of one sample may be its places
     except (RuntimeError, ValueError) as e:
         raise UserError(after.name, f"does not run with inner tensors kept: {e}", "leave out --explain") from e
     return ranked({la.name: one for (la, _), one in zip(pairs, seen, strict=True)}, {})
+
+
+def _sum_behind(graphs: Sequence[tflite.Subgraph], *pair: Layer) -> tuple[int, int] | None:
+    """The tensors of the sum that alone reads a layer's output and ends in a Relu, in both files; None without one.
+
+    Where that is 0 in both, nothing that went into it counts, as ranges are chosen (`scale=auto`) to clip there.
+    """
+    found = []
+    for graph, la in zip(graphs, pair, strict=True):
+        readers = [op for op in graph.operators if la.output in op.inputs]
+        if len(readers) != 1 or readers[0].op != "ADD" or la.output in graph.outputs:
+            return None
+        total = readers[0].outputs[0]
+        if fused(readers[0]) not in (RELU, RELU6) or graph.tensors[total].shape != graph.tensors[la.output].shape:
+            return None
+        found.append(total)
+    return found[0], found[1]
 
 
 def _real(
