@@ -1,5 +1,7 @@
 """Sensitivity by layer and width, against whole models in which the same weights are rounded."""
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,7 @@ from edgelathe.compress.forward import partial
 from edgelathe.compress.integer import weighted
 from edgelathe.compress.sensitivity import measure as s
 from edgelathe.compress.sensitivity import passes
-from edgelathe.compress.sensitivity.keep import keep
+from edgelathe.compress.sensitivity.keep import keep, run_together
 from edgelathe.compress.sensitivity.run import Plan, document, parse_widths
 from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.core.dataset import Dataset
@@ -168,7 +170,7 @@ def test_keeping_layers_in_float_is_measured_together():
     model = network()
     data = data_for(model)
     scene, found = measured(model, data, (3,))
-    (kept,) = keep(scene, found, (3,), 2)
+    (kept,) = keep(found, (3,), functools.partial(run_together, scene), 2)
     worst = sorted(found.layers, key=lambda la: la.at(3).sqnr_db)[:2]
     assert kept.layers == tuple(la.layer for la in worst)
     assert kept.extra_bytes == sum(la.float_bytes - la.at(3).bytes for la in worst)

@@ -27,20 +27,20 @@ def changes(
     scene: Scene, layer: Weighted, block: Block, widths: Sequence[int], activations: int | None
 ) -> list[Change]:
     """The layer's constants at each width, and its input's rounding, to the range that the first block has."""
-    rounding = _rounding(block.real(layer.source), activations) if activations else None
-    return [Change(weighted.rounded(layer, bits, scene.means[layer.source]), rounding) for bits in widths]
+    source = rounding(block.real(layer.source), activations) if activations else None
+    return [Change(weighted.rounded(layer, bits, scene.means[layer.source]), source) for bits in widths]
 
 
-def _rounding(values: NDArray[np.float32], bits: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def rounding(values: NDArray[np.float32], bits: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """To the grid of least squared error, of those whose range is the values' or a part of it."""
     flat = values.reshape(-1)
     some = flat[:: max(1, flat.size // _COUNTED) | 1]  # an odd step misses no channel of 2, 4, 8, ...
     low, high = float(values.min()), float(values.max())
 
-    def rounding(part: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def onto(part: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         grid = scales.affine(low * part, high * part, signed=False, bits=bits)
         scale = np.float32(grid.scale)
         return lambda x: np.clip(np.rint(x / scale), grid.low - grid.zero, grid.high - grid.zero) * scale
 
-    found = [rounding(part) for part in np.linspace(1.0, 0.1, 46)]
+    found = [onto(part) for part in np.linspace(1.0, 0.1, 46)]
     return min(found, key=lambda f: float(np.square(f(some) - some).mean(dtype=np.float64)))

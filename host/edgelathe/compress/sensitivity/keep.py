@@ -10,7 +10,7 @@ from edgelathe.compress.sensitivity.errors import EXACT_DB
 from edgelathe.compress.sensitivity.reference import Change, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -79,21 +79,27 @@ class Keep:
         }
 
 
-def keep(scene: Scene, found: Sensitivity, widths: Sequence[int], count: int = COUNT) -> tuple[Keep, ...]:
-    """For each width, the layers with the least SQNR at the output in float, and both models run on all samples."""
-    return tuple(_keep(scene, found, bits, count) for bits in widths)
+def keep(
+    found: Sensitivity, widths: Sequence[int], together: Callable[[int, Sequence[str]], Together], count: int = COUNT
+) -> tuple[Keep, ...]:
+    """For each width, the layers with the least SQNR at the output in float, and both models run on all samples.
+
+    `together`: runs the model with all layers rounded to so many bits but those of some names.
+    """
+    return tuple(_keep(found, bits, together, count) for bits in widths)
 
 
-def _keep(scene: Scene, found: Sensitivity, bits: int, count: int) -> Keep:
+def _keep(found: Sensitivity, bits: int, together: Callable[[int, Sequence[str]], Together], count: int) -> Keep:
     worst = sorted(found.layers, key=lambda la: la.at(bits).sqnr_db)[:count]
     names = tuple(la.layer for la in worst)
     shares = [la.macs_share for la in worst]
     share = None if None in shares else sum(s for s in shares if s is not None)
-    everything, kept = (_together(scene, bits, out) for out in ((), names))
+    everything, kept = (together(bits, out) for out in ((), names))
     return Keep(bits, names, everything, kept, share)
 
 
-def _together(scene: Scene, bits: int, out: Sequence[str]) -> Together:
+def run_together(scene: Scene, bits: int, out: Sequence[str]) -> Together:
+    """The ONNX model with all layers rounded but `out`, on all samples."""
     constants: dict[str, NDArray[np.float32]] = {}
     size = 0
     for layer in scene.layers:

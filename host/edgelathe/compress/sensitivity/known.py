@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+import tempfile
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgelathe.compress.graph.moves import array
 from edgelathe.compress.sensitivity import screening
-from edgelathe.compress.sensitivity.errors import EXACT_DB, Answer, Error, joined
+from edgelathe.compress.sensitivity.errors import EXACT_DB, Answer, joined
 from edgelathe.compress.sensitivity.screening import Screen
 from edgelathe.compress.sensitivity.table import Width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelathe.compress.integer.weighted import Weighted
-    from edgelathe.compress.sensitivity.reference import Change
-    from edgelathe.compress.sensitivity.scene import Scene
     from edgelathe.core.result import Accuracy
 
 # An early end: with the SQNR known to so many dB (before a closing Softmax, behind which few samples make most of the
@@ -25,12 +23,30 @@ if TYPE_CHECKING:
 _REACH_DB, _REACH, _REACH_SHARE = 0.5, 0.015, 0.2
 
 
+class Judge(Protocol):
+    """Scores a changed model on the first samples."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs of real numbers."""
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Names of what goes into closing operators (Softmax, Sigmoid)."""
+
+    def accuracy(self, outputs: NDArray[Any]) -> Accuracy | None:
+        """In pairs with the float model; None where outputs are NaN."""
+
+    def changed(self, outputs: NDArray[Any]) -> int | None:
+        """How many answers are not the float model's; None where there are none."""
+
+
 class Found:
     """What is known of one layer at one width so far."""
 
-    def __init__(self, scene: Scene, outputs: NDArray[Any], early: bool) -> None:
+    def __init__(self, judge: Judge, outputs: NDArray[Any], early: bool) -> None:
         """`outputs`: room for the first output of all samples [n, ...]."""
-        self._scene, self._early, self._screened = scene, early, True
+        self._judge, self._early, self._screened = judge, early, True
         self.outputs = outputs
         self._begin()
 
@@ -65,7 +81,7 @@ class Found:
 
     def _is_settled(self) -> bool:
         """Whether error and loss are known well enough to rank by, and to plan with."""
-        names, accuracy = self._scene.float.hidden or self._scene.float.outputs, self._accuracy()
+        names, accuracy = self._judge.hidden or self._judge.outputs, self._accuracy()
         if self._n < screening.LEAST or (names and joined(self._parts).reach_db(names) > _REACH_DB) or accuracy is None:
             return False
         drop, low, high = accuracy.drop, accuracy.drop_low, accuracy.drop_high
@@ -74,22 +90,30 @@ class Found:
         return max(drop - low, high - drop) <= max(_REACH * max(1.0, abs(accuracy.value)), _REACH_SHARE * abs(drop))
 
     def _accuracy(self) -> Accuracy | None:
-        return self._scene.accuracy(np.asarray(self.outputs[: self._n]))
+        return self._judge.accuracy(np.asarray(self.outputs[: self._n]))
 
-    def width(self, layer: Weighted, bits: int, activations: int | None, change: Change) -> Width:
-        """The entry of the table. Raises AssertionError for a layer without constant weights."""
-        w, answer = array(layer.node.inputs[1]), joined(self._parts)
-        assert w is not None
-        output = answer.db(self._scene.float.outputs)
+    def width(self, bits: int, activations: int | None, weights_db: float, size: int) -> Width:
+        """The entry of the table, with the signal to noise of the weights and what they take."""
+        answer = joined(self._parts)
+        output = answer.db(self._judge.outputs)
         return Width(
             bits,
             activations,
             EXACT_DB if output is None else output,
-            answer.db(self._scene.float.hidden),
-            Error.of(w, change.constants[layer.weight]).db,
+            answer.db(self._judge.hidden),
+            weights_db,
             self._accuracy(),
-            self._scene.changed(np.asarray(self.outputs[: self._n])),
-            layer.bytes(bits),
+            self._judge.changed(np.asarray(self.outputs[: self._n])),
+            size,
             self._n,
             self._sampled,
         )
+
+
+def store(rows: int, samples: int, like: NDArray[Any], most: int) -> NDArray[Any]:
+    """Room for the outputs [rows, samples, ...] of every width of every layer; on disk above `most` bytes."""
+    shape = (rows, samples, *like.shape[1:])
+    if math.prod(shape) * like.dtype.itemsize <= most:
+        return np.empty(shape, like.dtype)
+    with tempfile.TemporaryFile() as file:  # lives as long as the mapping
+        return np.memmap(file, like.dtype, "w+", shape=shape)

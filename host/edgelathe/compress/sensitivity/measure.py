@@ -5,16 +5,16 @@ Each layer's weights alone are rounded, as `int8` would store them, to each widt
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgelathe.compress.graph.moves import array
 from edgelathe.compress.sensitivity import changes as changing
 from edgelathe.compress.sensitivity import passes, screening
-from edgelathe.compress.sensitivity.known import Found
+from edgelathe.compress.sensitivity.errors import Error
+from edgelathe.compress.sensitivity.known import Found, store
 from edgelathe.compress.sensitivity.passes import Job
 from edgelathe.compress.sensitivity.reference import Change
 from edgelathe.compress.sensitivity.table import Layer, Sensitivity
@@ -54,16 +54,18 @@ def measure(
     """
     cuts = {la.name: cut for la in scene.layers if (cut := passes.cut(scene.float.proto.graph, la))}
     alive = [layer for layer in scene.layers if layer.name in cuts]
-    store = _store(len(alive) * len(widths), scene.float.chunks.samples, scene.float.head(1))
+    held = store(len(alive) * len(widths), scene.float.chunks.samples, scene.float.head(1), passes.BLOCK_BYTES)
     keys = [(la.name, j) for la in alive for j in range(len(widths))]
-    found = {key: Found(scene, row, early) for key, row in zip(keys, store, strict=True)}
+    found = {key: Found(scene, row, early) for key, row in zip(keys, held, strict=True)}
     changes: dict[str, list[Change]] = {}
     todo = set(keys)
     while todo:
         for block, jobs in _work(scene, cuts, found, todo, changes, (widths, activations), early=early):
             for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
                 found[job.layer.name, job.number].add(answer, job.rows)
-                part = (block.which.start * block.of.chunks.size + block.count * i / len(jobs)) / len(store[0])
+                part = (
+                    block.which.start * block.of.chunks.size + block.count * i / len(jobs)
+                ) / scene.float.chunks.samples
                 tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
         margin = _margins(scene)
         todo = {key for key in todo if not found[key].holds(margin)}
@@ -73,8 +75,11 @@ def measure(
     total = sum(m or 0 for m in scene.macs.values())
     rows = []
     for layer in alive:
+        w, made = array(layer.node.inputs[1]), changes[layer.name]
+        assert w is not None
         entries = [
-            found[layer.name, j].width(layer, b, activations, changes[layer.name][j]) for j, b in enumerate(widths)
+            found[layer.name, j].width(b, activations, Error.of(w, made[j].constants[layer.weight]).db, layer.bytes(b))
+            for j, b in enumerate(widths)
         ]
         macs = scene.macs.get(layer.name)
         share = macs / total if macs is not None and total else None
@@ -122,12 +127,3 @@ def _check(scene: Scene, block: Block) -> None:
     """Whether outputs and labels fit the metric, before the work: on the first block, or on all where it is small."""
     first = scene.float.head(block.count) if block.count >= screening.LEAST else scene.float.first
     metrics.evaluate(scene.metric, first, None if scene.labels is None else scene.labels[: len(first)])
-
-
-def _store(rows: int, samples: int, like: NDArray[Any]) -> NDArray[Any]:
-    """Room for the outputs of every width of every layer; on disk where it is large."""
-    shape = (rows, samples, *like.shape[1:])
-    if math.prod(shape) * like.dtype.itemsize <= passes.BLOCK_BYTES:
-        return np.empty(shape, like.dtype)
-    with tempfile.TemporaryFile() as file:  # lives as long as the mapping
-        return np.memmap(file, like.dtype, "w+", shape=shape)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edgelathe.compress.forward import partial
-from edgelathe.compress.sensitivity.keep import keep
+from edgelathe.compress.sensitivity.keep import Together, keep, run_together
 from edgelathe.compress.sensitivity.measure import WIDTHS, measure
 from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
 
 if TYPE_CHECKING:
+    from edgelathe.compress.forward.partial import Map
     from edgelathe.compress.sensitivity.measure import Tick
+    from edgelathe.compress.sensitivity.table import Sensitivity
     from edgelathe.core.dataset import Dataset
     from edgelathe.model.types import Model
+
+
+RunTogether = Callable[[int, Sequence[str]], Together]
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,34 @@ def parse_widths(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(w) for w in words}, reverse=True))
 
 
+class Way(Protocol):
+    """How the models of one format are measured."""
+
+    def __call__(
+        self, model: Model, data: Dataset, plan: Plan, run_all: Map, tick: Tick
+    ) -> tuple[Sensitivity, RunTogether, int]:
+        """The table, how the model is run with several layers rounded, and how many samples run at once."""
+
+
+def measured(model: Model, data: Dataset, plan: Plan, run_all: Map, tick: Tick) -> tuple[Sensitivity, RunTogether, int]:
+    """Of an ONNX model: the table, how it is run with several layers rounded, and how many samples run at once."""
+    scene = Scene.of(model, data, run_all)
+    found = measure(scene, plan.widths, plan.activations, early=plan.early, tick=tick)
+    return found, functools.partial(run_together, scene), scene.float.chunks.size
+
+
 def document(
-    path: str, model: Model, data: Dataset, plan: Plan, tick: Tick = lambda what, part: None
+    path: str, model: Model, data: Dataset, plan: Plan, tick: Tick = lambda what, part: None, way: Way = measured
 ) -> dict[str, Any]:
     """Measure each layer at each width, then what keeping the worst in float is worth.
 
     Args:
         path: of the model, as given.
-        model: a float ONNX model.
+        model: a float model.
         data: bound to it.
         plan: what is asked.
         tick: told of progress.
+        way: how the model's format is measured.
 
     Raises:
         UserError: the model is none that can be cut, or the data do not fit it.
@@ -69,20 +93,19 @@ def document(
     data = dataset.take(data, np.random.default_rng(plan.seed).permutation(len(data)))
     with partial.workers(plan.threads) as run_all:
         tick("float", 0.0)
-        scene = Scene.of(model, data, run_all)
-        found = measure(scene, plan.widths, plan.activations, early=plan.early, tick=tick)
-        measured = time.perf_counter()
+        found, together, chunk = way(model, data, plan, run_all, tick)
+        done = time.perf_counter()
         tick("together", 1.0)
-        kept = keep(scene, found, plan.widths, plan.keep) if 0 < plan.keep < len(found.layers) else ()
+        kept = keep(found, plan.widths, together, plan.keep) if 0 < plan.keep < len(found.layers) else ()
     return {
         "schema": "edgelathe.sensitivity/1",
         "model": {"path": path, "sha256": model.sha256, "format": model.format, "bytes": model.bytes},
         "data": data.name,
         "options": {
             "widths": list(plan.widths), "activations": plan.activations, "early": plan.early, "seed": plan.seed,
-            "threads": plan.threads or partial.cpus(), "chunk": scene.float.chunks.size,
+            "threads": plan.threads or partial.cpus(), "chunk": chunk,
         },
         **found.to_json(),
         "keep": [k.to_json() for k in kept],
-        "seconds": {"layers": round(measured - start, 3), "keep": round(time.perf_counter() - measured, 3)},
+        "seconds": {"layers": round(done - start, 3), "keep": round(time.perf_counter() - done, 3)},
     }  # fmt: skip

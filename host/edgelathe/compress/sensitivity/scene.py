@@ -76,6 +76,16 @@ class Scene:
         means = reference.input_means(made, found)
         return cls(made, tuple(found), tuple(left), metric, data.labels, macs, means)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs of real numbers."""
+        return self.float.outputs
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Names of what goes into closing operators."""
+        return self.float.hidden
+
     def accuracy(self, outputs: NDArray[Any]) -> Accuracy | None:
         """Of a changed model, in pairs with the float one; None where outputs are NaN."""
         try:
