@@ -75,9 +75,9 @@ def inside(before: Model, after: Model, data: Dataset) -> tuple[LayerFound, ...]
                 f = made[0][la.output]
                 a, raw = _real(made[1][twin.output], f, graphs[1].tensors[twin.output])
                 if la.name in sums and a.shape == f.shape:
-                    there = sums[la.name]
-                    total = restored(made[1][there[1]], graphs[1].tensors[there[1]])
-                    hidden = (made[0][there[0]] <= 0) & (total <= 0)
+                    plain, stored = sums[la.name]
+                    total = restored(made[1][stored], graphs[1].tensors[stored])
+                    hidden = (made[0][plain] <= 0) & (total <= 0)
                     a, raw = np.where(hidden, f, a), None if raw is None else np.where(hidden, a, raw)
                 count = min(batch, len(data) - at * batch)
                 one.add(f, a, raw, count if len(f) == batch else len(f))  # rows of one sample may be its places
