@@ -1,5 +1,6 @@
 """What a step is told of the steps before it, and what a recipe keeps of what its steps chose."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from edgelathe.compress.mixed import alone
 from edgelathe.compress.types import Applied
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import from_toml, parse, to_toml
+from edgelathe.model import onnx as onnx_model
 from edgelathe.recipes import run, table
 from edgelathe.recipes.resolve import check_layers, resolve
 from support.tiny_onnx import Graph, outputs, samples, sqnr
@@ -104,3 +106,19 @@ def test_bits_that_were_chosen_stand_in_the_recipe_which_replays_without_a_searc
 def test_a_recipe_whose_steps_choose_nothing_stays_as_it_was_given():
     of = model()
     assert built("int8(weights=4)", of, samples(of, 8)).recipe is None
+
+
+def test_what_a_step_is_given_can_be_let_go(monkeypatch):
+    left = []
+
+    def big(given, options, context):
+        given, there = onnx_model.from_ir(onnx_model.to_ir(given), "other"), weakref.ref(given)
+        left.append(there())
+        return Applied(given, twin=given)
+
+    row = table.STEPS["fp16"]["onnx"]
+    monkeypatch.setitem(table.STEPS, "fp16", {"onnx": replace(row, apply=big, gives_twin=True)})
+    of = model()
+    found = built("fold+fp16", of, samples(of, 4))
+    assert left == [None]
+    assert found.model.sha256 != of.sha256

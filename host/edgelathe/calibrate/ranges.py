@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from edgelathe.calibrate import cache, probes, statistics
 from edgelathe.calibrate.probes import Probe
 from edgelathe.calibrate.statistics import Statistics
 from edgelathe.core.errors import UserError
-from edgelathe.core.memory import give_back
+from edgelathe.core.memory import give_back, returning
+from edgelathe.model import aside
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.run import batch_size, one_line, open_onnx
 
@@ -60,17 +60,26 @@ def gather(model: Model, data: Dataset, tensors: Mapping[str, int | None]) -> di
     out = {name: statistics.nothing(name) for name in tensors}
     for run, readers in _passes(model, data, tensors):
         give_back()  # what making the session took
-        # The next sample runs while this one is counted: both leave Python's lock.
+
+        def count(index: int, found: Arrays, readers: Readers = readers) -> None:
+            for name, read in readers.items():
+                out[name] = _add(out[name], read, found, f"{data.name}: sample {index}")
+
+        # The next sample runs while this one is counted: both leave Python's lock. It runs on this thread, since the
+        # allocator keeps what another one has freed.
         with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for index, feed in enumerate(itertools.chain(_feeds(model, data), [None])):
-                after = pool.submit(run, feed) if feed is not None else None
-                if ahead is not None:
-                    found = ahead.result()
-                    for name, read in readers.items():
-                        out[name] = _add(out[name], read, found, f"{data.name}: sample {index - 1}")
-                ahead = after
-        del run, ahead
+            counted: Future[None] | None = None
+            for index, feed in enumerate(_feeds(model, data)):
+                try:
+                    found = run(feed)
+                finally:
+                    if counted is not None:
+                        counted.result()  # of several errors that of the first sample counts
+                counted = pool.submit(count, index, found)
+                del found
+            if counted is not None:
+                counted.result()
+        del run, counted
         give_back()
     return out
 
@@ -158,7 +167,8 @@ def _runner(model: Model, extra: onnx.GraphProto, whole: Sequence[str]) -> Run:
     addition.graph.CopyFrom(extra)
     addition.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in whole if n not in have)
     try:
-        session = _open(model, addition.SerializeToString(), options)
+        with returning():
+            session = _open(model, addition.SerializeToString(), options)
     except Exception as e:  # onnxruntime raises a dozen of its own kinds
         raise UserError(
             model.name, f"cannot be run for calibration: {one_line(e)}", "check it with `edgelathe inspect`"
@@ -209,7 +219,7 @@ def _shapes(proto: onnx.ModelProto, batch: int, data: Dataset) -> dict[str, tupl
 
 def _light(model: Model) -> onnx.ModelProto:
     """The model without its large constants and without the shapes that its file claims."""
-    proto = onnx_model.skeleton(model)
+    proto, _ = aside.parse(model.data)
     for tensor in proto.graph.initializer:
         if tensor.ByteSize() > _LIGHT:
             for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):

@@ -119,6 +119,7 @@ class StepSpec:
         resolve: fills open choices (None) from the hardware.
         ops: operators whose layers the step can change, by the format's names; shown by `inspect`.
         final: the result takes no further step that changes weights (integer models).
+        gives_twin: `Applied.twin` is set wherever the model was changed; what the step was given need not be kept.
         corrects: it corrects what steps before it did, and may follow a final one.
         large: it takes models whose weights no protobuf holds (`Model.external`).
     """
@@ -131,5 +132,6 @@ class StepSpec:
     resolve: Callable[[Any, Hardware], Any] = keep
     ops: frozenset[str] = frozenset()
     final: bool = False
+    gives_twin: bool = False
     corrects: bool = False
     large: bool = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import UserError
 from edgelathe.core.signature import Signature, TensorInfo
-from edgelathe.model import external
+from edgelathe.model import aside, external
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
@@ -51,15 +51,21 @@ def from_proto(proto: onnx.ModelProto, name: str, beside: External | None = None
 
 
 def to_ir(model: Model) -> onnx_ir.Model:
-    """A fresh `onnx_ir.Model` that may be changed; nodes without a name stay without."""
+    """A fresh `onnx_ir.Model` that may be changed, over weights in `model`; nodes without a name stay without."""
     import onnx_ir
 
-    proto = skeleton(model)
+    proto, parts = aside.parse(model.data)
     ir_model = onnx_ir.serde.deserialize_model(proto)
     _restore_names(proto.graph, ir_model.graph)
+    aside.rest(ir_model.graph, proto, parts)
     if model.external is not None:
         external.put_back(ir_model, proto, model.external)
     return ir_model
+
+
+def rest_on(ir_model: onnx_ir.Model, model: Model) -> None:
+    """Let a graph of which `model` was made take its large weights from there, and hold none itself."""
+    aside.rest(ir_model.graph, *aside.parse(model.data))
 
 
 def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:

@@ -56,7 +56,8 @@ def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOpti
     """The recipe resolved for `model` and `hardware`; a session that it already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, used(hardware, session), where)
     check_size(resolved, model, where)
-    check_layers(resolved, (layer.name for layer in layers(model)), where)
+    if any(step.layers for step in resolved.steps):
+        check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))
 
 

@@ -87,18 +87,21 @@ def run(
         on_step(step.use)
         start = time.perf_counter()
         context = Context(data=data, overrides=step.layers, reference=model, twin=twin)
-        applied = row.apply(current, options.build(row.options, step.options, where), context)
+        before, kept = current.sha256 if explain else "", None if row.gives_twin else current
+        handed = [current]  # not held here while the step runs: it may want the memory
+        del current
+        applied = row.apply(handed.pop(), options.build(row.options, step.options, where), context)
         seconds = time.perf_counter() - start
         config |= applied.config
         explained = None
-        if explain and data is not None and applied.model.sha256 != current.sha256:
+        if explain and data is not None and applied.model.sha256 != before:
             on_step(f"{step.use}: explain")
             explained = explaining.explain(model, applied.model, data, config)
         if row.final:
-            twin = applied.twin or current
-        current = applied.model
-        notes = applied.notes
-        unknown = sorted(applied.chosen.keys() - {la.name for la in layers(model)}) if applied.chosen else []
+            twin = applied.twin or kept or applied.model
+        current, notes, chosen = applied.model, applied.notes, applied.chosen
+        del applied
+        unknown = sorted(chosen.keys() - {la.name for la in layers(model)}) if chosen else []
         if unknown:
             what = (
                 "the uncompressed model has no layer of this name: no recipe holds what was chosen, it is chosen anew"
@@ -106,7 +109,7 @@ def run(
             notes = (*notes, Note(unknown[0], False, what))
         if isinstance(data, Synthetic) and "data" in row.needs:
             notes, made_up = (*notes, Note("model", True, f"calibrated without data: {data.how}")), data.how
-        steps.append(step if unknown else _with_choices(step, applied.chosen))
+        steps.append(step if unknown else _with_choices(step, chosen))
         done.append(StepRun(step.use, seconds, notes, explained))
     if made_up:
         current = metadata.write(current, metadata.CALIBRATION, f"synthetic: {made_up}")

@@ -126,7 +126,15 @@ def set_constant(node: ir.Node, index: int, data: NDArray[Any], names: Names) ->
         node.resize_inputs(index + 1)
     value = constant(graph, data, name or names())
     node.replace_input_with(index, value)
+    if name:
+        drop(old)
     return value
+
+
+def drop(value: ir.Value | None) -> None:
+    """Let go of the data of a value that has left its graph: a list of onnx_ir's that inference fills keeps it."""
+    if value is not None and not value.uses():
+        value.const_value = None
 
 
 def graph_of(node: ir.Node) -> ir.Graph:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.calibrate.scales import Grid, affine, symmetric
-from edgelathe.compress.graph.moves import Names, array, constant, set_constant
+from edgelathe.compress.graph.moves import Names, array, constant, drop, set_constant
 from edgelathe.compress.graph.packed import Packer
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class Writer:
         real = self._node("DequantizeLinear", [value, *parameters], attributes)
         self._graph.insert_before(node, real)
         node.replace_input_with(index, real.outputs[0])
+        if name:
+            drop(old)
 
     def _parameters(self, grid: Grid) -> list[ir.Value]:
         # uint8 with zero point 0 is the default, but the kernels of Reshape and Gemm are only found with it written.
