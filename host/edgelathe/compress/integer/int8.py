@@ -116,30 +116,42 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     context.samples("int8")  # there have to be some
     options = resolve(options, Hardware(None, frozenset()))
     model, notes = opset.at_least(model)
-    graph_model = onnx_model.to_ir(model)
+    graph_model, name = onnx_model.to_ir(model), model.name
     graph = graph_model.graph
-    refuse_quantized(graph, model.name)
+    refuse_quantized(graph, name)
     infer_shapes(graph_model)
     names = Names(graph)
     canonical(graph, names)
     notes += balance(graph, names, options.equalize, context.overrides)
-    give_back()
-    twin = onnx_model.from_ir(graph_model, model.name)
     refusal = Refusal(graph, options, context)
-    found: Calibrated | None = None
-    while found is None or found.never:
-        plan = qplan.plan(graph, refusal)
-        skipped = tuple(Note(layer(n), False, why) for n, why in plan.why.items())
-        if not plan.weights:
-            return Applied(model, (*notes, *skipped, Note("model", False, "no layer that can be integer")))
-        found = grids.calibrate(twin, plan, options, context)
+    plan = qplan.plan(graph, refusal)
+    if not plan.weights:
+        return _nothing(model, notes, plan)
+    del model  # of the copies of its weights one is left: the graph takes them from the twin
+    give_back()
+    twin = onnx_model.from_ir(graph_model, name)
+    onnx_model.rest_on(graph_model, twin)
+    found = grids.calibrate(twin, plan, options, context)
+    while found.never:
         refusal.never |= found.never
+        plan = qplan.plan(graph, refusal)
+        if not plan.weights:
+            return _nothing(twin, notes, plan)
+        found = grids.calibrate(twin, plan, options, context)
     notes += tuple(_constant(plan, found))
     notes += _write(graph_model, twin, names, plan, found, options, context)
     qdq.finish(graph_model, names)
     give_back()  # what the float weights took
     config = {"session.x64quantprecision": "1"} if options.exact else {}
-    return Applied(onnx_model.from_ir(graph_model, model.name), (*notes, *skipped), config, twin)
+    return Applied(onnx_model.from_ir(graph_model, name), (*notes, *_skipped(plan)), config, twin)
+
+
+def _nothing(model: Model, notes: tuple[Note, ...], plan: Plan) -> Applied:
+    return Applied(model, (*notes, *_skipped(plan), Note("model", False, "no layer that can be integer")))
+
+
+def _skipped(plan: Plan) -> tuple[Note, ...]:
+    return tuple(Note(layer(n), False, why) for n, why in plan.why.items())
 
 
 class Refusal:
@@ -281,5 +293,6 @@ SPEC = StepSpec(
     resolve=resolve,
     ops=LINEAR | qplan.MATH,
     final=True,
+    gives_twin=True,
     large=True,
 )
