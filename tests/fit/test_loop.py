@@ -20,6 +20,7 @@ from edgelathe.fit.decide import Rules
 from edgelathe.fit.loop import Loop, Timing
 from edgelathe.fit.measured import Entry, Measured
 from edgelathe.fit.plan import Plan
+from edgelathe.model.external import External
 from edgelathe.model.types import Model
 from edgelathe.recipes.ready import to_table
 from edgelathe.recipes.run import Built
@@ -90,6 +91,8 @@ def loop(measure: Replay, keep: Shelf, plans: list[Plan], *budget: str, clock: o
     def build(p: Plan) -> Built:
         if p.text == "sparse":
             raise UserError("recipe 'sparse'", "does not fit", "leave it out")
+        if p.text == "fold":
+            return Built(replace(model(p.id, 900), external=External((memoryview(bytes(100)),))))
         return built[p.id]
 
     timing = Timing(clock or (lambda: 0.0))  # type: ignore[arg-type]
@@ -121,6 +124,12 @@ def test_a_candidate_that_fails_is_an_answer_and_the_rest_goes_on() -> None:
     assert "refused" in outcome.entries[0].candidate.why
     assert "does not fit" in outcome.entries[1].candidate.why
     assert outcome.decision.chosen == "c"
+
+
+def test_a_candidate_that_grew_beyond_what_a_protobuf_holds_fails() -> None:
+    outcome = loop(Replay({"b": (0.0, 0.7)}), Shelf(), [plan("a", "fold"), plan("b")], "size<=0.5x").run()
+    assert [e.candidate.status for e in outcome.entries] == ["failed", "measured"]
+    assert "fit takes models below 2 GB; use `compress`, `bench` and `eval`" in outcome.entries[0].candidate.why
 
 
 def test_the_closest_candidate_is_evaluated_on_every_sample() -> None:

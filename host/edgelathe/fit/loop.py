@@ -192,13 +192,17 @@ class Loop:
 def _built(build: Callable[[Plan], Built], plan: Plan) -> Built:
     """Build; a step that fails in a way nobody foresaw costs this candidate, not the hours of the others."""
     try:
-        return build(plan)
+        built = build(plan)
     except EdgelatheError:
         raise
     except Exception as e:
         what = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         mend = f"this is a bug, please report it (`edgelathe compress --recipe '{plan.text}' -v` shows where)"
         raise UserError(f"recipe '{plan.text}'", what, mend) from e
+    if built.model.external:
+        what = f"its result has {built.model.bytes / 1e9:.1f} GB, and fit takes models below 2 GB"
+        raise UserError(f"recipe '{plan.text}'", what, "use `compress`, `bench` and `eval`")
+    return built
 
 
 def _said(*parts: str) -> str:

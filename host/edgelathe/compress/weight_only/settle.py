@@ -7,7 +7,7 @@ and the order in which they are settled. A step says what becomes of one constan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -196,10 +196,11 @@ def settle(
     import onnx_ir as ir
 
     chosen: dict[W, Choice[C]] = {}
+    data = context.data
 
     def take(of: W, choice: Choice[C]) -> None:
-        chosen[of] = choice
-        if choice.real is not None:
+        chosen[of] = replace(choice, real=None)  # all of them at once would be the model's float bytes once more
+        if choice.real is not None and data is not None:  # else no layer runs on them before they are coded
             of.value.const_value = ir.tensor(choice.real, name=of.value.name)
 
     later: dict[ir.Node, W] = {}
@@ -210,7 +211,6 @@ def settle(
         else:
             take(of, choice)
     pairs = [problems.Pair(n, on.twins[n]) for n in later]
-    data = context.data
     solved = problems.problems(on.model, on.before, pairs, data, context.seed) if data is not None and pairs else ()
     for pair, problem in solved:
         of = later[pair.node]
