@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 
 # Which tests `make test` runs. CI adds the slow ones on the emulated Arm device: 'not bench and (arm or not slow)'.
 SELECT ?= not slow and not bench
+# How many tests run at once: the more cores the more, up to four. A module's tests stay together and share its fixtures.
+JOBS   ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo test test-all test-arm bench lint format docs wheel system-deps clean
 
@@ -26,10 +29,10 @@ demo: $(BIN)/edgelathe ## the whole loop on a bundled model, on this machine
 	$(BIN)/edgelathe demo -o demo
 
 test: lint       ## lint, type-check and test (no slow tests)
-	$(BIN)/python -m pytest -m '$(SELECT)'
+	$(PYTEST) -m '$(SELECT)' --durations 40
 
 test-all: lint   ## the same with the slow tests
-	$(BIN)/python -m pytest -m 'not bench'
+	$(PYTEST) -m 'not bench'
 
 test-arm: $(VENV)/.dev ## those on an emulated Arm device, all
 	$(BIN)/python -m pytest -m arm tests

@@ -6,11 +6,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(
+        _name, "1"
+    )  # tests run side by side, and numpy reads these when it is loaded: by the next lines
 
-from edgelathe.device.open import LOCAL, Device, open_device
+import pytest  # noqa: E402
+
+from edgelathe.device.open import LOCAL, Device, open_device  # noqa: E402
 
 DATA = Path(os.environ.get("EDGELATHE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

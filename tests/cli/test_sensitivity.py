@@ -5,6 +5,7 @@ import pytest
 
 from support import schemas
 from support.cli import answer, error, run
+from support.float_tflite import from_onnx
 from support.tiny_onnx import Graph, samples
 
 
@@ -31,7 +32,7 @@ def test_a_table_and_a_plot_that_loads_nothing(files):
 
 
 def test_a_document(files):
-    found = answer("sensitivity", *files, "--widths", "4", "--early")
+    found = answer("sensitivity", *files, "--widths", "4", "--early", fresh=True)
     schemas.validate(found)
     assert found["options"]["early"] is True
     assert len(found["layers"]) == 2
@@ -40,3 +41,14 @@ def test_a_document(files):
 def test_what_cannot_be_asked_is_refused(files, tmp_path):
     assert "--widths" in error("sensitivity", *files, "--widths", "16")
     assert "HTML" in error("sensitivity", *files, "-o", tmp_path / "plot.png")
+
+
+def test_a_tflite_model_has_the_same_table(tmp_path):
+    g = Graph()
+    model = from_onnx(g.build(g.op("Flatten", g.op("GlobalAveragePool", g.conv("x", 3, 4))), shape=(1, 3, 8, 8)))
+    (tmp_path / "m.tflite").write_bytes(model.data)
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype(np.float32))
+    page = tmp_path / "m.html"
+    out = run("sensitivity", tmp_path / "m.tflite", "--data", tmp_path / "d.npz", "--widths", "4,2", "-o", page).stdout
+    assert "CONV_2D" in out
+    assert page.read_text().count("<title>") >= 2

@@ -22,7 +22,7 @@ def folder(data_dir):
 
 def test_an_integer_model_answers_as_tflite_does(folder, tmp_path):
     model, arrays = folder / "model_int8_reference.tflite", tmp_path / "outputs.npz"
-    document = answer("simulate", model, "--data", folder / "eval.npz", "--limit", 40, "--outputs", arrays)
+    document = answer("simulate", model, "--data", folder / "eval.npz", "--limit", 40, "--outputs", arrays, fresh=True)
     schemas.validate(document)
     data, written = np.load(folder / "eval.npz"), np.load(arrays)
     inputs = {io.load(model).signature.inputs[0].name: (data["x"][:40].astype(np.int16) - 128).astype(np.int8)}

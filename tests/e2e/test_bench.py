@@ -75,7 +75,7 @@ def test_fresh_processes(tmp_path: Path) -> None:
 
 
 def test_a_missed_budget_is_exit_code_1_and_shown() -> None:
-    done = cli.run("bench", ONNX, "--budget", "latency.p95<=1us", *QUICK, code=1)
+    done = cli.run("bench", ONNX, "--budget", "latency.p95<=1us", *QUICK, code=1, fresh=True)
     assert "✗" in done.stdout
     assert "latency.p95<=1us missed" in done.stdout
 

@@ -30,7 +30,7 @@ def fit_args(digits: Path, out: Path, *budget: str, format: str = "onnx", trials
 
 
 def test_the_demo_meets_its_budget_and_writes_its_report(tmp_path: Path) -> None:
-    done = cli.run("demo", "-o", tmp_path / "demo")
+    done = cli.run("demo", "-o", tmp_path / "demo", fresh=True)
     assert "met by" in done.stdout
     assert "int8" in done.stdout
     assert {p.name for p in (tmp_path / "demo").iterdir()} == FILES | {"model.onnx"}
@@ -48,11 +48,12 @@ def test_fit_writes_what_it_says_and_its_recipe_replays(tmp_path: Path, digits: 
     assert (chosen["sha256"], chosen["bytes"]) == (sha, model.stat().st_size)
     replay = tmp_path / f"replay.{format}"
     digits_model = digits / f"digits.{format}"
-    cli.run("compress", digits_model, "--recipe", out / "recipe.toml", "--data", digits / "calib.npz", "-o", replay)
+    calib = digits / "calib.npz"
+    cli.run("compress", digits_model, "--recipe", out / "recipe.toml", "--data", calib, "-o", replay, fresh=True)
     assert hashlib.sha256(replay.read_bytes()).hexdigest() == sha
-    shown = cli.answer("runs", "show", document["run"][:6])
+    shown = cli.answer("runs", "show", document["run"][:6], fresh=True)
     assert shown == document
-    cli.run("report", document["run"], "-o", tmp_path / "r.html")
+    cli.run("report", document["run"], "-o", tmp_path / "r.html", fresh=True)
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>".upper()) or "<html" in (
         tmp_path / "r.html"
     ).read_text()

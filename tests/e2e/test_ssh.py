@@ -43,7 +43,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
         assert cli.answer("device", "list")["devices"] == []
         assert "--fingerprint" in cli.error(*add, code=3)  # nobody can be asked here, so nothing is trusted
         cli.run(*add, "--fingerprint", server.fingerprint)
-        cli.run("device", "install", "board")
+        cli.run("device", "install", "board", fresh=True)
         yield Board(server, root, env)
 
 
@@ -70,11 +70,11 @@ def figures(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_probe_and_doctor_say_what_the_device_is(board: Board) -> None:
-    probe = cli.answer("device", "probe", "board")
+    probe = cli.answer("device", "probe", "board", fresh=True)
     assert probe["machine"] == os.uname().machine
     assert probe["emulated"] is False
     assert {"onnxruntime", "ai-edge-litert"} <= {r["name"] for r in probe["runtimes"]}
-    checks = cli.answer("device", "doctor", "board")["checks"]
+    checks = cli.answer("device", "doctor", "board", fresh=True)["checks"]
     assert all(c["state"] != "fail" for c in checks)
     assert {"login", "python", "agent", "runtime", "disk"} <= {c["name"] for c in checks}
 
@@ -161,11 +161,11 @@ def test_a_fleet_is_checked_host_by_host(board: Board, tmp_path: Path) -> None:
     expected = "other-profile" if os.uname().machine == "x86_64" else "ready"
     assert cli.answer("fleet", "check", "-f", fleet, code=int(expected != "ready"))["devices"][0]["state"] == expected
     fleet.write_text('[groups.lab]\nhosts = ["board"]\n')
-    assert cli.answer("fleet", "check", "-f", fleet)["state"] == "ready"
+    assert cli.answer("fleet", "check", "-f", fleet, fresh=True)["state"] == "ready"
 
 
 def test_uninstall_leaves_nothing(board: Board) -> None:  # the last one: it takes the device away from the others
-    cli.run("device", "uninstall", "board")
+    cli.run("device", "uninstall", "board", fresh=True)
     assert not board.root.exists()
     for _ in range(50):
         processes = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout

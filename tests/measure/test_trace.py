@@ -183,7 +183,7 @@ def test_a_real_onnx_model_and_its_integer_form(resnet, tmp_path):
 
 def test_a_real_tflite_model_by_parts(resnet):
     pytest.importorskip("ai_edge_litert")
-    document = cli.answer("trace", resnet / "model.tflite", "--rounds", 6, "--parts", 3)
+    document = cli.answer("trace", resnet / "model.tflite", "--rounds", 6, "--parts", 3, fresh=True)
     schemas.validate(document)
     (m,) = document["models"]
     assert (m["method"], m["profiled_ms"], len(m["rows"])) == ("prefixes", None, 3)

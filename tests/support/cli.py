@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import warm
+
 #: Seconds after which something hangs; a command that is asked to stop has so long to write its answer.
 HANGS = 120
 
@@ -79,18 +81,28 @@ def _argv(args: tuple[object, ...]) -> list[str]:
     return [sys.executable, "-m", "edgelathe.cli.main", *map(str, args)]
 
 
-def run(*args: object, code: int = 0, cwd: Path | None = None, limit: float = 300) -> subprocess.CompletedProcess[str]:
-    """The command, finished with the exit code that is expected and without a traceback."""
-    process = start(*args, cwd=cwd)
-    out, err = process.communicate(timeout=limit)
-    assert process.returncode == code, f"exit {process.returncode}: {' '.join(map(str, args))}\n{err}\n{out}"
-    assert "Traceback" not in err + out
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def run(
+    *args: object, code: int = 0, cwd: Path | None = None, limit: float = 300, fresh: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """The command, finished with the exit code that is expected and without a traceback.
+
+    `fresh`: from an interpreter of its own; else its imports are there before (see `warm`).
+    """
+    if fresh:
+        process = start(*args, cwd=cwd)
+        out, err = process.communicate(timeout=limit)
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    else:
+        done = warm.run([*map(str, args)], cwd, limit)
+    said = done.stderr + done.stdout
+    assert done.returncode == code, f"exit {done.returncode}: {' '.join(map(str, args))}\n{said}"
+    assert "Traceback" not in said
+    return done
 
 
-def answer(*args: object, code: int = 0, limit: float = 300) -> dict[str, Any]:
+def answer(*args: object, code: int = 0, limit: float = 300, fresh: bool = False) -> dict[str, Any]:
     """The JSON document of a command."""
-    document: dict[str, Any] = json.loads(run(*args, "--json", code=code, limit=limit).stdout)
+    document: dict[str, Any] = json.loads(run(*args, "--json", code=code, limit=limit, fresh=fresh).stdout)
     return document
 
 
