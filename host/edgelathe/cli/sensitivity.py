@@ -33,7 +33,8 @@ def sensitivity(
     by the error that reaches the model's output, worst first. The last lines tell which layers to keep in float, what
     that costs in bytes, and what it wins, measured together.
     """
-    from edgelathe.compress.sensitivity.run import Plan, document, parse_widths
+    from edgelathe.compress.sensitivity.run import Plan, parse_widths
+    from edgelathe.compress.tflite.sensitivity import document
     from edgelathe.core import dataset
     from edgelathe.core.errors import UserError
     from edgelathe.model import io

@@ -54,11 +54,7 @@ class Scene:
 
     @classmethod
     def of(cls, model: Model, data: Dataset, run_all: partial.Map) -> Scene:
-        """Fold the model and run it. Raises UserError where it is no float ONNX model, or has no layer with weights."""
-        if model.format != "onnx":
-            raise UserError(
-                f"{model.name}.tflite", "sensitivity cuts ONNX graphs only", "give the ONNX model it was converted from"
-            )
+        """Fold the model and run it. Raises UserError where it is no float model, or has no layer with weights."""
         ir_model = onnx_model.to_ir(model)
         refuse_quantized(ir_model.graph, model.name)
         fold(ir_model)

@@ -1,0 +1,121 @@
+"""What a TFLite model answers when the weights of one layer change: only what hangs on the layer is run.
+
+One pass of the float model leaves the values behind that the suffixes start from, a block of runs at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelathe.compress.sensitivity import screening
+from edgelathe.compress.sensitivity.errors import Answer
+from edgelathe.compress.tflite import suffix as cuts
+from edgelathe.compress.tflite.file import File
+from edgelathe.compress.tflite.frontier import feeds, interpreter
+from edgelathe.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from edgelathe.compress.tflite.sensitive import Scene, Values
+    from edgelathe.compress.tflite.suffix import Suffix
+    from edgelathe.compress.tflite.weighted import Weighted
+
+BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Constants by tensor in place of the model's own, and what is done to the layer's input first."""
+
+    constants: Mapping[int, NDArray[np.float32]]
+    source: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One change of one layer, by its number; `rows`: which samples of the block are run, None: all."""
+
+    layer: Weighted
+    cut: Suffix
+    number: int
+    change: Change
+    rows: NDArray[np.intp] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some runs: the inner values of each, by tensor, and the float model's `want`ed values, [n, ...]."""
+
+    of: Scene
+    start: int
+    runs: Sequence[Values]
+    want: Values
+
+    @property
+    def count(self) -> int:
+        """How many samples."""
+        return len(self.want[self.of.judged[0]])
+
+    def settle(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+        """What the model gives on these samples with each change, in order; changes run beside each other."""
+        return self.of.map.lazily(self._settled, jobs)
+
+    def _settled(self, job: Job) -> Answer:
+        first, scene = self.of.graph.outputs[0], self.of
+        have = {t: v.copy() if t in job.cut.outputs else v for t, v in self.want.items()}
+        rows = range(len(self.runs)) if job.rows is None else job.rows
+        source = job.change.source
+        if len(rows):
+            place = (job.layer.positions, job.layer.layer.source) if source else None
+            data, inputs = cuts.changed(File(scene.model.data), job.cut, job.change.constants, place)
+            call = interpreter(data, inputs, job.cut.outputs)
+            for r in rows:
+                values = self.runs[r]
+                given = [values[t] for t in (inputs[:-1] if source else inputs)]
+                given += [source(values[job.layer.layer.source])] if source else []
+                for t, got in zip(job.cut.outputs, call(given), strict=True):
+                    at = int(r) * scene.batch
+                    have[t][at : at + scene.batch] = got[: self.count - at]
+        errors = scene.compared(self.want, have) if job.rows is None else {}
+        some = slice(None) if job.rows is None else job.rows
+        scores = scene.scores
+        gains = None if scores is None else screening.gains(self.want[scores][some], have[scores][some])
+        return Answer(have[first], errors, gains)
+
+
+def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]:
+    """The values that suffixes start from, for as many runs at a time as `BLOCK_BYTES` hold, at first `begin` samples.
+
+    Raises UserError where a value is not finite, or outputs have no row a sample.
+    """
+    graph, batch, n = scene.graph, scene.batch, len(scene.data)
+    wanted = tuple(dict.fromkeys((*boundary, *scene.judged)))
+    call = interpreter(scene.model.data, graph.inputs, wanted, keep=True)
+    runs: list[Values] = []
+    start, size, fresh = 0, 0, not scene.known
+    for i, x in enumerate(feeds(scene.model, scene.data), 1):
+        values = dict(zip(wanted, call([x[t] for t in graph.inputs]), strict=True))
+        for t in scene.judged:
+            name = graph.tensors[t].name
+            if len(values[t]) != batch:
+                raise UserError(
+                    scene.model.name, f"'{name}' has no row a sample", "give a model whose outputs have one"
+                )
+            if values[t].dtype.kind == "f" and not np.isfinite(values[t]).all():
+                raise UserError(scene.model.name, f"'{name}' is not finite on these samples", "check the preprocessing")
+        runs.append(values)
+        size += sum(v.nbytes for v in values.values())
+        last = i * batch >= n
+        if last or (size >= BLOCK_BYTES if start else len(runs) * batch >= begin or size >= BLOCK_BYTES):
+            count = min(len(runs) * batch, n - start)
+            want = {t: np.concatenate([v[t] for v in runs])[:count] for t in scene.judged}
+            if fresh:
+                scene.known.append(want)
+            yield Block(scene, start, runs, want)
+            start, size, runs = start + count, 0, []
