@@ -9,11 +9,13 @@ import pytest
 
 from edgelathe.compress.integer import placement
 from edgelathe.core.device import SessionOptions
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import parse
 from edgelathe.device.open import Device
 from edgelathe.fit import placing
 from edgelathe.fit.placing import Placing, Scene, Timed, asked, filled
+from edgelathe.model.external import External
 from support.tiny_onnx import Graph, samples
 
 QUICK = replace(placing.JOB, min_ms=20.0, max_ms=60.0)
@@ -35,6 +37,13 @@ def test_every_pattern_is_timed_in_both_forms(device: Device, monkeypatch: pytes
     assert {t.pattern for t in found} >= {"first", "last"}
     assert all(t.ratio > 0 and t.verdict in ("faster", "slower", "same", "undecided") for t in found)
     assert len(said) == len(found)
+
+
+def test_models_of_2_gb_and_more_are_refused(device: Device) -> None:
+    of = scene(device)
+    large = replace(of, model=replace(of.model, external=External((memoryview(bytes(8)),))))
+    with pytest.raises(UserError, match="in_float=measured: does not take models of 2 GB and more"):
+        placing.measure(large, print, lambda what, part: None)
 
 
 def test_only_what_is_shown_to_be_faster_goes_to_float() -> None:

@@ -9,14 +9,15 @@ from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
-from edgelathe.core.recipe import parse
+from edgelathe.core.recipe import from_toml, parse
 from edgelathe.model import external, io
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model import run as runtime
 from edgelathe.recipes import run, table
 from edgelathe.recipes.chance import warning
 from edgelathe.recipes.ready import calibration, ready
-from support.large_onnx import chain, load, samples, write
+from support.large_onnx import chain, huge, load, samples, write
+from support.tiny_onnx import sqnr
 
 ABLE = [name for name, rows in table.STEPS.items() if "onnx" in rows and rows["onnx"].large]
 UNABLE = [name for name, rows in table.STEPS.items() if "onnx" in rows and not rows["onnx"].large]
@@ -98,3 +99,24 @@ def test_explain_refuses_and_chance_is_told_without_layers(large):
     with pytest.raises(UserError, match="--explain: does not take models of 2 GB and more"):
         run.run(resolved, large, bound(), "r", explain=True)
     assert warning(large, built("int4", large), bound()) == ""
+
+
+@pytest.mark.slow
+def test_a_model_that_really_has_more_than_2_gb(tmp_path):
+    """Folded it is two files again; with some layers as fp16 or int4 it is one, and answers alike."""
+    model = io.load(huge(tmp_path / "m.onnx"), large=True)
+    assert model.external is not None
+    assert len(model.external) == 2**31
+    x = np.random.default_rng(1).normal(size=(2, 8192)).astype(np.float32)
+    want = x
+    for value in onnx_model.to_ir(model).graph.initializers.values():
+        want = np.maximum(want @ value.const_value.numpy(), 0)
+    folded = built("fold", model).model
+    io.save(folded, tmp_path / "folded.onnx")
+    assert io.load(tmp_path / "folded.onnx", large=True).sha256 == folded.sha256
+    for step, skipped, least in (("fp16", "fc[4-7]", 60), ("int4", "fc[2-7]", 20)):
+        recipe = f'[[step]]\nuse = "{step}"\n[step.layers."{skipped}"]\nskip = true\n'
+        resolved = ready(from_toml(recipe, "r"), model, Hardware("x86_64", frozenset()), EXACT, "r")
+        small = run.run(resolved, model, None, "r").model
+        assert small.external is None
+        assert sqnr(want, runtime.outputs(small, {"x": x})[0]) > least

@@ -43,6 +43,32 @@ def write(proto: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
+def huge(path: Path, layers: int = 8, width: int = 8192) -> Path:
+    """Write a chain of products with Relu between, without more than one matrix in memory: 2**31 bytes of weights."""
+    nodes, tensors, x = [], [], "x"
+    with (path.parent / "weights.bin").open("wb") as f:
+        for i in range(layers):
+            tensor = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[width, width])
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "weights.bin"), ("offset", f.tell()), ("length", 4 * width**2)):
+                tensor.external_data.add(key=key, value=str(value))
+            tensors.append(tensor)
+            f.write(
+                (
+                    np.random.default_rng(i).standard_normal((width, width), np.float32)
+                    * np.float32(np.sqrt(2 / width))
+                ).data
+            )
+            nodes.append(helper.make_node("MatMul", [x, f"w{i}"], [f"m{i}"], name=f"fc{i}"))
+            x = f"x{i}" if i < layers - 1 else "y"
+            nodes.append(helper.make_node("Relu", [f"m{i}"], [x], name=f"act{i}"))
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", width]) for n in "xy"]
+    graph = helper.make_graph(nodes, "chain", values[:1], values[1:], tensors)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
 def load(path: Path, monkeypatch: pytest.MonkeyPatch, limit: int = LIMIT) -> Model:
     """A model that is too large for a protobuf from now on, until the test ends."""
     monkeypatch.setattr(external, "LARGEST", limit)

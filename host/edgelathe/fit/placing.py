@@ -9,6 +9,7 @@ from edgelathe.compress.integer import int8, micro, placement
 from edgelathe.compress.sensitivity.explain import brief
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import Recipe, Value
 from edgelathe.device.open import Device
@@ -101,8 +102,11 @@ def filled(recipe: Recipe, chosen: str) -> Recipe:
 def measure(scene: Scene, say: Callable[[str], None], tick: Tick) -> list[Timed]:
     """Time both forms of every pattern of the model in turns. One that the device cannot run is told and left out.
 
-    Raises UserError where the model does not run on the data, DeviceError where the device goes away.
+    Raises UserError where the model does not run on the data or has 2 GB and more, DeviceError where the device goes
+    away.
     """
+    if scene.model.external:
+        raise UserError("in_float=measured", "does not take models of 2 GB and more", "name the patterns, or none")
     if scene.device.probe.emulated:
         say("in_float=measured: the device is emulated, its times prove nothing: all patterns stay integer")
         return []

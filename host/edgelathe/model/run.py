@@ -31,6 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[Arrays], list[NDArray[Any]]]
 
 _TFLITE = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}  # in order of preference
+_LARGE = 1 << 28  # bytes of a model whose memory counts
 _RUN_MEND = "check that the data are what the model takes, and export it again"
 
 
@@ -48,7 +49,7 @@ def prove(model: Model) -> None:
     """Whether the host's runtime takes the model, its operations and shapes. Raises UserError with its words."""
     if model.format == "onnx":
         # Kernels copy weights into a form of their own, which takes the memory of a large model once more.
-        lean = {"session.disable_prepacking": "1"} if model.external else {}
+        lean = {"session.disable_prepacking": "1"} if model.bytes > _LARGE else {}
         session(model, replace(default_options(model), config=lean))
     else:  # XNNPACK announces itself on stderr, and has no say in this
         _interpreter(model, default_options(model), delegates=False)

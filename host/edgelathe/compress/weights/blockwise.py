@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 _SHIFTS = (0, -1, 1)  # of the zero point that the range asks for
 _ENTRIES = 1 << 22  # errors of all candidates that are held at once
+_NEAR = 1 << 16  # weights rounded at once: what is made of them stays in the cache, and is not paged in anew
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Blocks:
 
 def nearest(rows: Array, form: Form) -> Blocks:
     """Codes next to the weights [rows, inputs], with the scales of least squared error of each block."""
-    at_once = max(1, _ENTRIES // rows.shape[1])
+    at_once = max(1, _NEAR // rows.shape[1])
     parts = [_nearest(rows[i : i + at_once], form) for i in range(0, len(rows), at_once)]
     codes, scale, zero = (np.concatenate(v) for v in zip(*parts, strict=True))
     return Blocks(codes, scale, zero, form)
