@@ -16,7 +16,7 @@ from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model
-from support.tiny_onnx import Graph
+from support.tiny_onnx import Graph, outputs, samples, sqnr
 
 KEY = "input"
 
@@ -88,6 +88,31 @@ def test_the_layer_behind_is_refitted():
 
     assert error(True) < 1e-5
     assert error(False) > 1e-2
+
+
+def mlp():
+    g = Graph()
+    y = g.op("Relu", g.op("Gemm", g.op("Flatten", "x"), g.weights(192, 64), g.weights(64)))
+    y = g.op("Relu", g.op("Gemm", y, g.weights(64, 64), g.weights(64)))
+    return g.build(g.op("Gemm", y, g.weights(64, 10), g.weights(10)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 40])
+def test_few_rows_for_many_columns_never_lose_by_a_refit(count):
+    model = mlp()
+    unseen = samples(model, 64, seed=9)
+    want = outputs(model, unseen)[0]
+
+    def made(repair):
+        options = prune.Options(channels=0.25, repair=repair, allocate="uniform")
+        return prune.apply(model, options, Context(data=samples(model, count)))
+
+    refitted, plain = made(True), made(False)
+    assert sqnr(want, outputs(refitted.model, unseen)[0]) > sqnr(want, outputs(plain.model, unseen)[0]) - 0.5
+    said = [n.what for n in refitted.notes if not n.done and "not refitted" in n.what]
+    assert bool(said) == (count < 40)
+    if count == 1:
+        assert said == ["not refitted: 1 sample, of which none can be held out; give 2 at least, better 32"]
 
 
 def test_accuracy_without_training(resnet, images, halved):

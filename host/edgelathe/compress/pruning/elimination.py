@@ -27,13 +27,15 @@ _RIDGE = 1e-4
 class Reader:
     """A layer that reads units: M [o, f], second moments of its features [f, f], the unit of each feature (-1: none).
 
-    `mean` [f] of the features where data told it, else None.
+    `mean` [f] of the features where data told it, else None. `few`: fewer rows told the moments than there are
+    features, so that a refit would seem to make up for anything.
     """
 
     m: Matrix
     moment: Matrix
     unit: NDArray[np.int64]
     mean: Matrix | None = None
+    few: bool = False
 
 
 @dataclass(frozen=True, eq=False)

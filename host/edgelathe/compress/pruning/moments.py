@@ -97,9 +97,10 @@ def _measure(
 
 
 def _reader(node: ir.Node, m: Matrix, unit: NDArray[np.int64], total: Normal, *, centred: bool) -> Reader:
-    if centred and repair.matrix(node) is not None and repair.bias_of(node) is not None:
+    few = total.n < m.shape[1]
+    if centred and not few and repair.matrix(node) is not None and repair.bias_of(node) is not None:
         return Reader(m, total.covariance(), unit, total.x / total.n)
-    return Reader(m, total.second(), unit)
+    return Reader(m, total.second(), unit, few=few)
 
 
 def _view(found: Map, group: Group, part: Slices) -> tuple[Matrix, NDArray[np.int64]]:

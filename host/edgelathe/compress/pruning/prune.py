@@ -213,7 +213,7 @@ def _orders(
     seen = replace(context, data=trial.the_others(context.data)) if probe else context
     measured = moments.measured(found, model, groups, seen, centred=options.repair)
     for group, readers in zip(groups, measured, strict=True):
-        if not options.repair:
+        if not options.repair or any(r.few for r in readers):
             out.append(elimination.without_refit(readers, len(group)))
             continue
         last = widths(len(group), options.multiple or 1, group.copies)[-1]

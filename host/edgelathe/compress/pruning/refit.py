@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _TARGETS = 50_000_000  # entries of targets that are kept at once
 _ROWS = 24_000  # rows of one least-squares problem
-_HELD = 4  # one chunk of samples in so many chooses how strongly a fit is drawn to the old weights
+_HELD = 4  # one sample in so many chooses how strongly a fit is drawn to the old weights
+FEWEST, ENOUGH = 2, 32  # samples: for one to be held out, and from where on refits won on all models that were tried
 _WIDEST = 5_000  # features of the widest layer that is refitted
 
 
@@ -49,6 +50,11 @@ def refit(
     nodes, names, data = list(after.graph), g.Names(after.graph), context.data
     assert data is not None
     jobs = _jobs(list(before.graph), nodes, skip)
+    if len(data) < FEWEST:
+        what = (
+            f"not refitted: {len(data)} sample, of which none can be held out; give {FEWEST} at least, better {ENOUGH}"
+        )
+        return [Note("model", False, what)] if jobs else []
     notes = []
     for pack in _packs(jobs, nodes, len(data)):
         picks, wanted = _targets(before, pack, context)
@@ -58,25 +64,31 @@ def refit(
             assert m is not None
             target = wanted.pop(job.index)[:, kept.get(node, np.ones(len(m), bool))]
             parts = (Normal.empty(m[0].size, len(m)), Normal.empty(m[0].size, len(m)))
-            x, start, at = name_of(node.inputs[0]), 0, 0
-            for i, chunk in enumerate(capture.chunks(after, [x, *([job.other] if job.other else [])], data)):
-                own = picks[job.index][start : start + len(chunk[x])]
+            x, start, at, every = name_of(node.inputs[0]), 0, 0, min(_HELD, len(data))
+            for chunk in capture.chunks(after, [x, *([job.other] if job.other else [])], data):
+                count = len(chunk[x])
+                own = picks[job.index][start : start + count]
                 rows = repair.rows(node, chunk[x], own)
                 y = target[at : at + len(rows)]
-                part = parts[i % _HELD == _HELD - 1]
-                part.add(rows, y - repair.made(node, chunk[job.other], own) if job.other else y)
-                start, at = start + len(chunk[x]), at + len(rows)
+                y = y - repair.made(node, chunk[job.other], own) if job.other else y
+                held = np.repeat(np.arange(start, start + count) % every == every - 1, len(rows) // count)
+                for part, those in zip(parts, (~held, held), strict=True):
+                    part.add(rows[those], y[those])
+                start, at = start + count, at + len(rows)
             notes.append(_solve(node, m, parts, names))
     return notes
 
 
 def _solve(node: ir.Node, m: Matrix, parts: tuple[Normal, Normal], names: g.Names) -> Note:
-    place = repair.bias_of(node)
-    fitted, b = repair.best_fit(parts, m.reshape(len(m), -1), bias=place is not None)
-    if place is not None and place[0] is not node:  # what was fitted comes before the bias is added
-        b = b + repair.bias_value(node, len(m))
-    repair.store(node, fitted.reshape(m.shape), b if place is not None else None, names)
-    return Note(g.layer(node), True, f"refitted on {parts[0].n + parts[1].n} rows")
+    place, name = repair.bias_of(node), g.layer(node)
+    own = place is not None and place[0] is node  # else what is fitted comes before the bias is added
+    bias = repair.bias_value(node, len(m))
+    found = repair.best_fit(parts, m.reshape(len(m), -1), bias if own else np.zeros_like(bias), bias=place is not None)
+    if found is None:
+        return Note(name, False, f"not refitted: on {parts[1].n} rows held out its weights as they are lose less")
+    fitted, b = found
+    repair.store(node, fitted.reshape(m.shape), None if place is None else b if own else b + bias, names)
+    return Note(name, True, f"refitted on {parts[0].n + parts[1].n} rows")
 
 
 def _jobs(before: list[ir.Node], after: list[ir.Node], skip: set[int]) -> list[_Job]:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Matrix = NDArray[np.float64]
-RIDGES = (1e-3, 3e-2, 3e-1)  # how strongly a fit may be drawn to the weights as they were, relative to the signal
+# How strongly a fit may be drawn to the weights as they were, relative to the signal.
+RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+_NOISE = 1e-6  # of the mean square of what a layer reads: less variance than that is rounding of sums in float32
 
 
 @dataclass
@@ -69,19 +71,24 @@ class Normal:
         """
         mx, my = (self.x / self.n, self.y / self.n) if bias else (np.zeros_like(self.x), np.zeros_like(self.y))
         a = self.xx / self.n - np.outer(mx, mx)
-        damp = ridge * max(float(np.trace(a)) / len(a), 1e-12)
+        noise = _NOISE * float(np.trace(self.xx)) / self.n / len(a)
+        damp = ridge * max(float(np.trace(a)) / len(a), noise, 1e-12)
         c = self.xy / self.n - np.outer(mx, my) + damp * prior.T
         m = np.linalg.solve(a + damp * np.eye(len(a)), c).T
         return m, my - m @ mx
 
 
-def best_fit(parts: tuple[Normal, Normal], prior: Matrix, *, bias: bool) -> tuple[Matrix, Matrix]:
-    """The fit to both parts, with the ridge that, fitted to the first part, has the least error on the second."""
+def best_fit(parts: tuple[Normal, Normal], prior: Matrix, old: Matrix, *, bias: bool) -> tuple[Matrix, Matrix] | None:
+    """The fit to both parts, with the ridge that, fitted to the first part, has the least error on the second.
+
+    None where there that of the weights as they are, `prior` and the bias `old` [o], is less, or a part has no rows.
+    """
     seen, held = parts
     if not seen.n or not held.n:
-        return (seen + held).fit(prior, RIDGES[0], bias=bias)
-    best = min(RIDGES, key=lambda ridge: held.error(*seen.fit(prior, ridge, bias=bias)))
-    return (seen + held).fit(prior, best, bias=bias)
+        return None
+    errors = {ridge: held.error(*seen.fit(prior, ridge, bias=bias)) for ridge in RIDGES}
+    best = min(RIDGES, key=errors.__getitem__)
+    return (seen + held).fit(prior, best, bias=bias) if errors[best] < held.error(prior, old) else None
 
 
 def matrix(node: ir.Node) -> Matrix | None:
