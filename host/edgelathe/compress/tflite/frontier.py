@@ -6,6 +6,7 @@ operators ahead may be changed between two moves. The plain kernels compute, wit
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Values = dict[int, Array]
+_MAKING = threading.Lock()  # what is hushed, and warnings, are the process's
 
 
 class Frontier:
@@ -115,20 +117,24 @@ def ends(tensor: tflite.Tensor) -> tuple[float, float]:
 
 
 def interpreter(
-    data: bytes, inputs: Sequence[int], outputs: Sequence[int], *, keep: bool = False
+    data: bytes, inputs: Sequence[int], outputs: Sequence[int], *, keep: bool = False, plain: bool = True
 ) -> Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]:
-    """A function from inputs to outputs of a file by tensor numbers; `keep`: inner tensors are kept for reading."""
+    """A function from inputs to outputs of a file by tensor numbers.
+
+    `keep`: inner tensors are kept for reading. `plain`: without XNNPACK, else with it, as `eval` runs a file.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    with warnings.catch_warnings():
+    kinds = OpResolverType
+    with _MAKING, run.hushed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that keeping all tensors takes memory
         made = Interpreter(
             model_content=data,
             num_threads=1,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_op_resolver_type=kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else kinds.BUILTIN,
             experimental_preserve_all_tensors=keep,
         )
-    made.allocate_tensors()
+        made.allocate_tensors()
     shapes = {d["index"]: tuple(d["shape"]) for d in made.get_input_details()}
 
     def call(values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -5,10 +5,12 @@ One pass of the float model leaves the values behind that the suffixes start fro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgelathe.compress.sensitivity import screening
 from edgelathe.compress.sensitivity.errors import Answer
@@ -18,15 +20,15 @@ from edgelathe.compress.tflite.frontier import feeds, interpreter
 from edgelathe.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Mapping
 
     from edgelathe.compress.tflite.sensitive import Scene, Values
     from edgelathe.compress.tflite.suffix import Suffix
     from edgelathe.compress.tflite.weighted import Weighted
 
+Call = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]
 BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
+SESSION_BYTES = 256_000_000  # about what interpreters may hold that stay open for the next block
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +52,16 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some runs: the inner values of each, by tensor, and the float model's `want`ed values, [n, ...]."""
+    """Some runs: the inner values of each, by tensor, and the float model's `want`ed values, [n, ...].
+
+    `open`: interpreters by layer and number of the change that stay so for the next block.
+    """
 
     of: Scene
     start: int
     runs: Sequence[Values]
     want: Values
+    open: dict[tuple[str, int], tuple[Call, tuple[int, ...]]]
 
     @property
     def count(self) -> int:
@@ -72,9 +78,7 @@ class Block:
         rows = range(len(self.runs)) if job.rows is None else job.rows
         source = job.change.source
         if len(rows):
-            place = (job.layer.positions, job.layer.layer.source) if source else None
-            data, inputs = cuts.changed(File(scene.model.data), job.cut, job.change.constants, place)
-            call = interpreter(data, inputs, job.cut.outputs)
+            call, inputs = self._opened(job)
             for r in rows:
                 values = self.runs[r]
                 given = [values[t] for t in (inputs[:-1] if source else inputs)]
@@ -88,6 +92,19 @@ class Block:
         gains = None if scores is None else screening.gains(self.want[scores][some], have[scores][some])
         return Answer(have[first], errors, gains)
 
+    def _opened(self, job: Job) -> tuple[Call, tuple[int, ...]]:
+        """The suffix with the change inside, and the numbers of its inputs."""
+        key, model = (job.layer.name, job.number), self.of.model.data
+        if key in self.open:
+            return self.open[key]
+        place = (job.layer.positions, job.layer.layer.source) if job.change.source else None
+        data, inputs = cuts.changed(File(model), job.cut, job.change.constants, place)
+        made = interpreter(data, inputs, job.cut.outputs, plain=False), inputs
+        held = 2 * len(model) + 2 * sum(v.nbytes for v in self.runs[0].values())
+        if (len(self.open) + 1) * held <= SESSION_BYTES:
+            self.open[key] = made
+        return made
+
 
 def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]:
     """The values that suffixes start from, for as many runs at a time as `BLOCK_BYTES` hold, at first `begin` samples.
@@ -96,11 +113,13 @@ def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]
     """
     graph, batch, n = scene.graph, scene.batch, len(scene.data)
     wanted = tuple(dict.fromkeys((*boundary, *scene.judged)))
-    call = interpreter(scene.model.data, graph.inputs, wanted, keep=True)
+    made = tuple(t for t in wanted if t not in graph.inputs)
+    call = scene.reading({}, made)
     runs: list[Values] = []
+    open_: dict[tuple[str, int], tuple[Call, tuple[int, ...]]] = {}
     start, size, fresh = 0, 0, not scene.known
     for i, x in enumerate(feeds(scene.model, scene.data), 1):
-        values = dict(zip(wanted, call([x[t] for t in graph.inputs]), strict=True))
+        values = {t: x[t] for t in wanted if t in x} | dict(zip(made, call([x[t] for t in graph.inputs]), strict=True))
         for t in scene.judged:
             name = graph.tensors[t].name
             if len(values[t]) != batch:
@@ -117,5 +136,5 @@ def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]
             want = {t: np.concatenate([v[t] for v in runs])[:count] for t in scene.judged}
             if fresh:
                 scene.known.append(want)
-            yield Block(scene, start, runs, want)
+            yield Block(scene, start, runs, want, open_)
             start, size, runs = start + count, 0, []

@@ -1,6 +1,6 @@
 """A float TFLite model on its samples, with the layers that may be rounded and how its answers are scored.
 
-The plain kernels compute, without XNNPACK, run after run of the model's own batch.
+The kernels are those of `eval`, XNNPACK's among them, run after run of the model's own batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgelathe.model import run, tflite
 from edgelathe.stats import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -152,12 +152,19 @@ class Scene:
             for t in (*self.real, *self.closing)
         }
 
-    def whole(self, constants: Mapping[int, NDArray[np.float32]]) -> Answer:
-        """The model with other constants, on the samples of all blocks."""
+    def reading(
+        self, constants: Mapping[int, NDArray[np.float32]], tensors: Sequence[int]
+    ) -> Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]:
+        """The model with other constants, from its inputs to some tensors that it computes."""
         file = File(self.model.data)
         for tensor, values in constants.items():
             file.set_constant(tensor, values)
-        call = interpreter(file.data(), self.graph.inputs, self.judged, keep=True)
+        data = file.part(range(len(self.graph.operators)), self.graph.inputs, tensors)
+        return interpreter(data, self.graph.inputs, tensors, plain=False)
+
+    def whole(self, constants: Mapping[int, NDArray[np.float32]]) -> Answer:
+        """The model with other constants, on the samples of all blocks."""
+        call = self.reading(constants, self.judged)
         runs = [call([x[t] for t in self.graph.inputs]) for x in feeds(self.model, self.data)]
         have = dict(
             zip(self.judged, (np.concatenate(v)[: len(self.data)] for v in zip(*runs, strict=True)), strict=True)
