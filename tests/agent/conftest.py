@@ -107,7 +107,7 @@ class Agent:
 
     def end(self) -> int:
         self.process.stdin.close()
-        code = self.process.wait(10)
+        code = self.process.wait(120)
         self.process.stdout.close()
         self.process.stderr.close()
         return code

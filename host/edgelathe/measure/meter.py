@@ -156,6 +156,7 @@ class ExternalMeter:
         with self._changed:
             while len(self._lines) < lines:
                 if self._process.poll() is not None and not self._threads[0].is_alive():
+                    self._threads[1].join(GRACE)  # its last words may be on their way
                     words = f": {self._last_words}" if self._last_words else ""
                     what = f"ended with code {self._process.returncode} after {len(self._lines)} readings{words}"
                     raise UserError(self._where, what, _MEND)
