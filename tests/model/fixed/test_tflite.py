@@ -331,6 +331,19 @@ def test_an_operator_without_kernel_is_named():
     assert e.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("op", "why"),
+    [("UNIDIRECTIONAL_SEQUENCE_LSTM", "it keeps a state from step to step"), ("WHILE", "it runs a subgraph")],
+)
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_recurrent_layers_are_refused_with_what_can_be_done(op, why, dtype):
+    x, y = (T(n, (1, 4, 8), dtype, 0.1 if dtype == "int8" else None, 0) for n in ("x", "y"))
+    net = Net()
+    net.op(op, [x, T("w", (), dtype, 0.1 if dtype == "int8" else None, 0, np.ones((8, 8), dtype))], [y])
+    with pytest.raises(UserError, match=rf"tiny: y: {op} is not simulated: {why}.*; export it unrolled"):
+        tflite.program(net.build([x], [y]), Arithmetic())
+
+
 def test_weights_whose_scales_lie_elsewhere_are_refused():
     """Blockwise weights keep their scales in another tensor: taken as plain numbers they would answer nonsense."""
     x, y = T("x", (1, 8), "float32"), T("y", (1, 2), "float32")

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 Exact = Callable[[Sequence["NDArray[Any]"]], tuple["NDArray[Any]", ...]]
 #: Which inputs an operator moves; of the others here only the first.
 _MOVED: dict[str, slice] = {"CONCATENATION": slice(None), "PACK": slice(None), "SPLIT": slice(1, 2), "SHAPE": slice(0)}
+#: Operators with a state that lives in the interpreter: 16-bit cells, gates with scales of their own (intermediates).
+_STATES = frozenset(
+    (
+        "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
+        "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN",
+    )
+)  # fmt: skip
+_CONTROL = frozenset(("WHILE", "IF", "CALL"))  # how converters write a GRU, and an LSTM that they do not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,12 @@ class Step:
 
 def bind(site: Site) -> Step:
     """The operator's kernels. Raises UserError for one that is not simulated."""
+    if site.op in _STATES or site.op in _CONTROL:
+        why = (
+            "it keeps a state from step to step, in integers of its own" if site.op in _STATES else "it runs a subgraph"
+        )
+        mend = "export it unrolled, each step as plain operators, or measure it on a device"
+        raise site.refused(f"is not simulated: {why}", mend)
     return Step(site, _fixed(site), _exact(site))
 
 

@@ -83,9 +83,9 @@ class Site:
             raise self.refused(f"computes its input '{slot.name}' while it runs")
         return slot.constant
 
-    def refused(self, what: str) -> UserError:
+    def refused(self, what: str, mend: str = "measure it on a device instead") -> UserError:
         """That this operator cannot be simulated."""
-        return UserError(f"{self.model}: {self.name}", f"{self.op} {what}", "measure it on a device instead")
+        return UserError(f"{self.model}: {self.name}", f"{self.op} {what}", mend)
 
 
 @dataclass(frozen=True, eq=False)
