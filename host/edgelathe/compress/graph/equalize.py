@@ -70,10 +70,10 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
 
 
 def balance(graph: ir.Graph, names: Names, mode: str, overrides: Mapping[str, Mapping[str, Any]]) -> tuple[Note, ...]:
-    """What integer steps do first: `auto` equalizes unbalanced pairs, `always` all, `never` none; notes of those."""
+    """What integer steps do first: `always` equalizes all pairs, `never` none, else unbalanced ones; notes of those."""
     if mode == "never":
         return ()
-    spread = _UNBALANCED if mode == "auto" else 1.0
+    spread = 1.0 if mode == "always" else _UNBALANCED
     return tuple(n for n in equalize(graph, names, lambda node: not skips(node, overrides), spread) if n.done)
 
 

@@ -21,6 +21,7 @@ from edgelathe.compress.graph.moves import (
     skips,
 )
 from edgelathe.compress.integer import grids, placement, qdq, qplan
+from edgelathe.compress.integer.rescale import rescale
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.compress.weights import qweights, rounding, saturation
 from edgelathe.compress.weights.second_order import Levels
@@ -51,7 +52,11 @@ class Options:
     percentile: float = option(99.99, "share of values inside the range, for scale=percentile, in %", low=50, high=100)
     per_channel: bool = option(True, "one scale per output channel of the weights")
     correct: bool = option(True, "take the mean error of rounded weights out of the biases")
-    equalize: str = option("auto", "rescale channels that differ first", choices=("auto", "always", "never"))
+    equalize: str = option(
+        "auto",
+        "rescale channels that differ first; noise: then all, for the least rounding noise",
+        choices=("auto", "noise", "always", "never"),
+    )
     signed: bool | None = option(None, "int8 activations, else uint8")
     symmetric: bool | None = option(None, "int8 activations without zero points, biases in float: as TensorRT wants it")
     reduce: bool | str | None = option(
@@ -123,6 +128,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     names = Names(graph)
     canonical(graph, names)
     notes += balance(graph, names, options.equalize, context.overrides)
+    notes += _rescale(graph_model, name, names, options, context)
     refusal = Refusal(graph, options, context)
     plan = qplan.plan(graph, refusal)
     if not plan.weights:
@@ -152,6 +158,18 @@ def _nothing(model: Model, notes: tuple[Note, ...], plan: Plan) -> Applied:
 
 def _skipped(plan: Plan) -> tuple[Note, ...]:
     return tuple(Note(layer(n), False, why) for n, why in plan.why.items())
+
+
+def _rescale(model: ir.Model, name: str, names: Names, options: Options, context: Context) -> tuple[Note, ...]:
+    """What activations and weights lose together, made least by a factor per channel."""
+    if options.equalize != "noise" or not options.per_channel:
+        return ()
+    assert context.data is not None
+
+    def bits(node: ir.Node) -> int:
+        return (options_for(options, node, context.overrides) or options).weights
+
+    return rescale(model, name, names, context.data, lambda node: not skips(node, context.overrides), bits)
 
 
 class Refusal:
