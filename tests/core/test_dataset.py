@@ -174,6 +174,16 @@ def test_take_keeps_order_and_labels():
     np.testing.assert_array_equal(data.labels, Y[[3, 1]])
 
 
+@pytest.mark.parametrize(
+    ("indices", "copied"), [([0, 1, 2, 3], False), ([1, 2], False), ([0, 2], True), ([-1, 0], True)]
+)
+def test_samples_that_follow_one_another_are_not_copied(indices, copied):
+    data = dataset.take(dataset.Dataset("d", {"a": X}, Y), indices)
+    np.testing.assert_array_equal(data.inputs["a"], X[indices])
+    np.testing.assert_array_equal(data.labels, Y[indices])
+    assert np.shares_memory(data.inputs["a"], X) != copied
+
+
 @pytest.mark.parametrize(("classes", "limit"), [(3, 3), (1, 2)])
 def test_labels_out_of_the_models_classes(classes, limit):
     data = dataset.Dataset("e.npz", {"": np.zeros((3, 2), np.float32)}, np.array([0, 1, 5]))

@@ -62,11 +62,14 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def take(dataset: Dataset, indices: Sequence[int] | Array) -> Dataset:
-    """The samples at these indices, in this order, with their labels."""
+    """The samples at these indices, in this order, with their labels; those that follow one another are not copied."""
     rows = np.asarray(indices, np.int64)
     n = len(dataset)
-    inputs = {k: v[rows] for k, v in dataset.inputs.items() if len(v) == n}
-    return replace(dataset, inputs=inputs, labels=None if dataset.labels is None else dataset.labels[rows])
+    some: Any = rows
+    if rows.size and 0 <= rows[0] and rows[-1] < n and (np.diff(rows) == 1).all():
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+    inputs = {k: v[some] for k, v in dataset.inputs.items() if len(v) == n}
+    return replace(dataset, inputs=inputs, labels=None if dataset.labels is None else dataset.labels[some])
 
 
 def _find(dataset: Dataset, signature: Signature, info: TensorInfo) -> Array:
