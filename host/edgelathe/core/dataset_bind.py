@@ -66,7 +66,7 @@ def take(dataset: Dataset, indices: Sequence[int] | Array) -> Dataset:
     rows = np.asarray(indices, np.int64)
     n = len(dataset)
     some: Any = rows
-    if rows.size and 0 <= rows[0] and rows[-1] < n and (np.diff(rows) == 1).all():
+    if rows.size and rows[0] >= 0 and rows[-1] < n and (np.diff(rows) == 1).all():
         some = slice(int(rows[0]), int(rows[-1]) + 1)
     inputs = {k: v[some] for k, v in dataset.inputs.items() if len(v) == n}
     return replace(dataset, inputs=inputs, labels=None if dataset.labels is None else dataset.labels[some])
