@@ -21,7 +21,7 @@ from edgelathe.stats import metrics
 
 pytestmark = pytest.mark.bench
 
-WIDTHS, ROUNDS = (8, 4, 2), 3
+ROUNDS = 3
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def case(data_dir):
     return model, dataset.bind(data, model.signature, "model.onnx")
 
 
-def whole_models(case, *, batched):
+def whole_models(case, widths, *, batched):
     """Each layer rounded in a model of its own, run on every sample: one by one as `eval` does, or in chunks."""
     model, data = case
     with partial.workers(1) as run_all:
         scene = Scene.of(model, data, run_all)
         values = {}
         for layer in scene.layers:
-            for bits in WIDTHS:
+            for bits in widths:
                 change = Change(weighted.rounded(layer, bits, scene.means[layer.source]))
                 if batched:
                     outputs = reference.whole(scene.float, change).first
@@ -53,20 +53,21 @@ def whole_models(case, *, batched):
     return values
 
 
-def ours(case, threads, *, early=False):
+def ours(case, widths, threads, *, early=False):
     model, data = case
     with partial.workers(threads) as run_all:
-        found = sensitivity.measure(Scene.of(model, data, run_all), WIDTHS, early=early)
+        found = sensitivity.measure(Scene.of(model, data, run_all), widths, early=early)
     return {(la.layer, w.bits): w.accuracy.value for la in found.layers for w in la.widths}
 
 
-def test_against_whole_models(case):
+@pytest.mark.parametrize("widths", [(8, 4, 2), (8, 6, 4)], ids=str)
+def test_against_whole_models(case, widths):
     ways = {
-        "whole models, sample by sample": lambda: whole_models(case, batched=False),
-        "whole models, in chunks": lambda: whole_models(case, batched=True),
-        "partial, 1 thread": lambda: ours(case, 1),
-        f"partial, {partial.cpus()} threads": lambda: ours(case, None),
-        f"partial, {partial.cpus()} threads, --early": lambda: ours(case, None, early=True),
+        "whole models, sample by sample": lambda: whole_models(case, widths, batched=False),
+        "whole models, in chunks": lambda: whole_models(case, widths, batched=True),
+        "partial, 1 thread": lambda: ours(case, widths, 1),
+        f"partial, {partial.cpus()} threads": lambda: ours(case, widths, None),
+        f"partial, {partial.cpus()} threads, --early": lambda: ours(case, widths, None, early=True),
     }
     wall = {name: [] for name in ways}
     cpu = {name: [] for name in ways}
@@ -78,7 +79,8 @@ def test_against_whole_models(case):
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - used)
     first = next(iter(ways))
-    print(f"\n{'ResNet8, 10 layers, 3 widths, 1,000 samples':48} {'s':>7} {'times':>6} {'CPU s':>7} {'times':>6}")
+    what = f"ResNet8, 10 layers, 1,000 samples, bits {widths}"
+    print(f"\n{what:48} {'s':>7} {'times':>6} {'CPU s':>7} {'times':>6}")
     for name in ways:
         ratio, of_cpu = (statistics.median(a / b for a, b in zip(t[first], t[name], strict=True)) for t in (wall, cpu))
         seconds, used = (statistics.median(t[name]) for t in (wall, cpu))
