@@ -84,6 +84,7 @@ def test_weights_per_channel_reach_the_largest_integer_and_dead_channels_stay_ze
     w[2] = 0
     s = scales.weight_scales(w, 0, 127)
     q = scales.store_weights(w, s, 0, 127)
+    assert q.dtype == np.int8
     assert np.abs(q).max(axis=(1, 2, 3)).tolist() == [127, 127, 0, 127]
     assert s[2] == 1
     assert np.abs(q * s.reshape(-1, 1, 1, 1) - w).max() <= s.max() / 2 * 1.001

@@ -38,8 +38,15 @@ def test_a_document(files):
     assert len(found["layers"]) == 2
 
 
+def test_the_widths_are_those_that_one_chooses_among(files):
+    found = answer("sensitivity", *files)
+    schemas.validate(found)
+    assert found["options"]["widths"] == [16, 8, 4]
+    assert [k["bits"] for k in found["keep"]] == [16, 8, 4]
+
+
 def test_what_cannot_be_asked_is_refused(files, tmp_path):
-    assert "--widths" in error("sensitivity", *files, "--widths", "16")
+    assert "--widths" in error("sensitivity", *files, "--widths", "17")
     assert "HTML" in error("sensitivity", *files, "-o", tmp_path / "plot.png")
 
 

@@ -155,10 +155,10 @@ def weight_scales(w: NDArray[np.float32], axis: int | None, largest: int) -> NDA
 
 def store_weights(
     w: NDArray[np.float32], scale: NDArray[np.float32], axis: int | None, largest: int
-) -> NDArray[np.int8]:
-    """Weights as int8 in -largest..largest, to nearest."""
+) -> NDArray[Any]:
+    """Weights as integers in -largest..largest, to nearest: int8, above 127 int16."""
     full = scale if axis is None else scale.reshape([-1 if i == axis % w.ndim else 1 for i in range(w.ndim)])
-    return np.asarray(np.clip(np.rint(w / full), -largest, largest), np.int8)
+    return np.asarray(np.clip(np.rint(w / full), -largest, largest), np.int8 if largest <= 127 else np.int16)
 
 
 def _ends(s: Statistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,9 +17,9 @@ def sensitivity(
     shell: Shell,
     model: ModelArgument,
     data: Annotated[str, typer.Option(metavar="D", help="Samples and labels; without labels, answers that change.")],
-    widths: Annotated[str, typer.Option(metavar="N,N", help="Bits of the weights, 2 to 8.")] = "8,4,2",
+    widths: Annotated[str, typer.Option(metavar="N,N", help="Bits of the weights, 2 to 16.")] = "16,8,4",
     activations: Annotated[
-        int | None, typer.Option(metavar="N", min=2, max=8, help="Round each layer's input to so many bits too.")
+        int | None, typer.Option(metavar="N", min=2, max=16, help="Round each layer's input to so many bits too.")
     ] = None,
     keep: Annotated[int, typer.Option(metavar="N", min=0, max=99, help="How many layers to keep in float.")] = 3,
     early: Annotated[bool, typer.Option(help="Stop a layer at a width once its loss is known well enough.")] = False,

@@ -84,6 +84,33 @@ def test_worst_first_and_fewer_bits_cost_more():
         assert layer.at(8).bytes > layer.at(3).bytes
 
 
+def test_each_bit_more_is_worth_six_decibels_up_to_sixteen():
+    model = network()
+    _, found = measured(model, data_for(model, 20), tuple(range(16, 7, -1)), activations=16)
+    for layer in found.layers:
+        weights = [w.weights_db for w in layer.widths]
+        np.testing.assert_allclose(np.diff(weights), -6.02, atol=1.5)
+        assert layer.at(16).hidden_db > layer.at(8).hidden_db + 25  # float32 itself ends near 100 dB here
+        assert layer.at(16).bytes == 2 * layer.parameters + (layer.at(8).bytes - layer.parameters)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e12])
+@pytest.mark.parametrize("bits", [2, 16])
+def test_a_bias_of_any_size_takes_the_mean_error_of_the_rounding(size, bits):
+    g = Graph()
+    bias = g.const(np.full(4, size, np.float32))
+    model = g.build(g.op("Gemm", g.op("Flatten", g.op("GlobalAveragePool", "x")), g.weights(3, 4), bias, name="head"))
+    with partial.workers(1) as run_all:
+        scene = Scene.of(model, data_for(model, 20), run_all)
+    (layer,), mean = scene.layers, scene.means[scene.layers[0].source]
+    made = weighted.rounded(layer, bits, mean)
+    w = layer.node.inputs[1].const_value.numpy()
+    want = mean @ w.astype(np.float64) + size
+    np.testing.assert_allclose(
+        mean @ made[layer.weight].astype(np.float64) + made[layer.bias], want, rtol=1e-6, atol=1e-6
+    )
+
+
 def test_memory_for_one_chunk_gives_the_same_figures(monkeypatch):
     model = network()
     data = data_for(model)
@@ -197,7 +224,7 @@ def test_the_document_keeps_its_schema_without_labels_too():
     assert [k["bits"] for k in found["keep"]] == [4, 2]
 
 
-@pytest.mark.parametrize("text", ["", "8,", "9", "1", "four", "8;4"])
+@pytest.mark.parametrize("text", ["", "8,", "17", "1", "four", "8;4"])
 def test_widths_that_are_none_are_refused(text):
     with pytest.raises(UserError, match="--widths"):
         parse_widths(text)

@@ -108,6 +108,15 @@ def test_rounded_activations_add_their_error(model, data):
         assert layer.widths[0].sqnr_db < other.widths[0].sqnr_db - 3
 
 
+def test_sixteen_bits_lose_next_to_nothing(model, data):
+    few = Dataset(data.name, {k: v[:20] for k, v in data.inputs.items()}, data.labels[:20])
+    _, found = measured(model, few, (16, 8))
+    for layer in found.layers:
+        assert layer.at(16).weights_db > layer.at(8).weights_db + 42
+        assert layer.at(16).sqnr_db > layer.at(8).sqnr_db + 30
+        assert layer.at(16).bytes - layer.at(8).bytes == layer.parameters
+
+
 def test_only_what_hangs_on_a_layer_is_in_its_file_and_the_model_stays_as_it_was(model):
     graph, file = tflite.parse(model.data).main, File(model.data)
     before = file.data()

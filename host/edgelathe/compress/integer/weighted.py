@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelathe.calibrate.scales import weight_scales
+from edgelathe.calibrate.scales import store_weights, weight_scales
 from edgelathe.compress.graph.canonical import plain_gemm
 from edgelathe.compress.graph.moves import Names, array, layer, number, set_constant
 from edgelathe.compress.integer import qplan
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _OTHERS = frozenset(("ConvTranspose", "LSTM", "GRU", "RNN"))
-_STEPS = 2.0**29  # of a bias that is held beside rounded weights: it loses nothing that float32 has
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +75,28 @@ def layers(model: ir.Model) -> tuple[list[Weighted], list[Note]]:
 def rounded(
     of: Weighted, bits: int, mean: NDArray[np.float64] | None, *, per_channel: bool = True
 ) -> dict[str, NDArray[np.float32]]:
-    """Weights, and bias where there is one, by name: as `int8` would store them, but in `bits`, and real again.
+    """Weights, and bias where there is one, by name: weights on the grid of `int8`, but in `bits`, and real again.
 
-    `mean` as for `qweights.store`.
+    Args:
+        of: the layer.
+        bits: of a weight, 2 to 16.
+        mean: float64 [input channels], the mean of what the layer reads, to correct the bias by; None: no correction.
+        per_channel: one scale per output channel, or one.
+
+    The bias stays float32: `int8` holds it in 32 bits, in units that hang on the activations and are fine enough.
     """
-    w = array(of.node.inputs[1])
+    w, out_axis = array(of.node.inputs[1]), qweights.channel_axis(of.node)
     assert w is not None
-    levels, out_axis = Levels.of(bits, reduce=False), qweights.channel_axis(of.node)
-    bias = array(of.node.inputs[2]) if of.bias else None
-    scale = weight_scales(w, out_axis if per_channel else None, levels.high)
-    unit = 1.0 if bias is None else float(np.max(np.abs(bias) / scale, initial=0.0)) / _STEPS or 1.0
-    stored = qweights.store(of.node, unit, mean, levels, per_channel=per_channel)
+    axis, largest = out_axis if per_channel else None, Levels.of(bits, reduce=False).high
+    scale = weight_scales(w, axis, largest)
     shape = [-1 if i == out_axis else 1 for i in range(w.ndim)]
-    full = np.broadcast_to(stored.scale, (of.channels,))
-    out = {of.weight: (stored.weights * full.reshape(shape)).astype(np.float32)}
-    if of.bias and stored.bias is not None:
-        out[of.bias] = (stored.bias * (full.astype(np.float64) * np.float32(unit))).astype(np.float32)
+    made = store_weights(w, scale, axis, largest) * (scale.reshape(shape) if per_channel else scale)
+    out = {of.weight: made.astype(np.float32)}
+    if of.bias:
+        bias = array(of.node.inputs[2])
+        assert bias is not None
+        shift = qweights.mean_shift(of.node, made.astype(np.float64) - w, mean) if mean is not None else 0.0
+        out[of.bias] = (bias - shift).astype(np.float32)
     return out
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgelathe.compress.sensitivity.scene import Scene
     from edgelathe.model.cut_onnx import Suffix
 
-WIDTHS = (8, 4, 2)
+WIDTHS = (16, 8, 4)
 Tick = Callable[[str, float], None]
 
 
@@ -44,8 +44,8 @@ def measure(
 
     Args:
         scene: the float model on its samples, in random order.
-        widths: bits of the weights, 2 to 8.
-        activations: bits that the layer's input is rounded to as well, 2 to 8; None: it stays float.
+        widths: bits of the weights, 2 to 16.
+        activations: bits that the layer's input is rounded to as well, 2 to 16; None: it stays float.
         early: leave a width of a layer alone once it is settled.
         tick: told of progress.
 

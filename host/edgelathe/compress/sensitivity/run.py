@@ -50,10 +50,10 @@ class Plan:
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
-    """`8,4,3` as (8, 4, 3). Raises UserError for anything but different whole numbers from 2 to 8."""
+    """`16,8,4` as (16, 8, 4). Raises UserError for anything but whole numbers from 2 to 16."""
     words = [w.strip() for w in text.split(",")]
-    if not all(w.isdecimal() and 2 <= int(w) <= 8 for w in words):
-        raise UserError("--widths", f"'{text}' are no bit widths", "give whole numbers from 2 to 8, as in 8,4,3")
+    if not all(w.isdecimal() and 2 <= int(w) <= 16 for w in words):
+        raise UserError("--widths", f"'{text}' are no bit widths", "give whole numbers from 2 to 16, as in 16,8,4")
     return tuple(sorted({int(w) for w in words}, reverse=True))
 
 

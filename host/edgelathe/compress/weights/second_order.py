@@ -34,7 +34,7 @@ class Levels:
 
     @classmethod
     def of(cls, bits: int, *, reduce: bool) -> Levels:
-        """All of fewer than 8 bits; of 8 bits -127..127, or -64..64 where a kernel adds two products in 16 bits."""
+        """All that the bits hold; of 8 bits -127..127, or -64..64 where a kernel adds two products in 16 bits."""
         if bits == 8:
             return cls(-64, 64) if reduce else cls(-127, 127)
         return cls(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
