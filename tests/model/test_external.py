@@ -129,6 +129,43 @@ def test_weights_of_every_type_reach_the_runtime(tmp_path, monkeypatch, dtype):
     np.testing.assert_array_equal(got, values.astype(np.float32))
 
 
+def test_packed_weights_stay_in_the_protobuf(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["f"]),
+        helper.make_node("MatMul", ["x", "f"], ["h"]),
+        helper.make_node("MatMul", ["h", "large"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])],
+        [
+            helper.make_tensor("w", TensorProto.INT4, [64, 64], rng.bytes(2048), raw=True),
+            numpy_helper.from_array(np.float32(0.1), "s"),
+            numpy_helper.from_array(rng.normal(size=(64, 64)).astype(np.float32), "large"),
+        ],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    x = {"x": rng.normal(size=(1, 64)).astype(np.float32)}
+    want = run.session(onnx_model.from_proto(proto, "m"))(x)
+    model = load(write(proto, tmp_path / "m.onnx"), monkeypatch)
+    assert [len(part) for part in model.external.parts] == [64 * 64 * 4]
+    np.testing.assert_array_equal(run.session(model)(x), want)
+    assert onnx_model.from_ir(onnx_model.to_ir(model), "m").sha256 == model.sha256
+
+
+def test_text_beside_large_weights_stays_in_the_protobuf(monkeypatch):
+    proto = chain()
+    proto.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"a", b"b"]))
+    proto.graph.node.append(helper.make_node("Identity", ["words"], ["labels"]))
+    proto.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.STRING, [2]))
+    monkeypatch.setattr(external, "LARGEST", LIMIT)
+    model = onnx_model.from_proto(proto, "m")
+    assert model.external is not None
+    assert run.session(model)(samples(1))[1].tolist() == ["a", "b"]
+
+
 def test_initializers_that_are_inputs_too(tmp_path, monkeypatch):
     proto = chain(2)
     proto.ir_version = 3

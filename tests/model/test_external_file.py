@@ -14,13 +14,14 @@ def limit(request, monkeypatch):
     monkeypatch.setattr(external, "LARGEST", request.param)
 
 
-def placed(path, **entries):
-    """Write `chain` with other entries for its first weights."""
+def placed(path, data_type=1, **entries):
+    """Write `chain` with another type and other entries for its first weights."""
     import onnx
 
     write(chain(), path)
     proto = onnx.load(str(path), load_external_data=False)
     given = {e.key: e.value for e in proto.graph.initializer[0].external_data} | entries
+    proto.graph.initializer[0].data_type = data_type
     del proto.graph.initializer[0].external_data[:]
     for key, value in given.items():
         proto.graph.initializer[0].external_data.add(key=key, value=value)
@@ -38,6 +39,8 @@ BAD = {
     "negative": ({"offset": "-4"}, "at -4, 4096 bytes, where their shape takes 4096"),
     "no number": ({"offset": "two"}, "at two"),
     "too short": ({"length": "100"}, "100 bytes, where their shape takes 4096"),
+    "text": ({"data_type": 8}, "weights.bin, which holds no values of type 8"),
+    "no type": ({"data_type": 99}, "weights.bin, which holds no values of type 99"),
     "too long": ({"length": "5000"}, "5000 bytes, where their shape takes 4096"),
 }
 

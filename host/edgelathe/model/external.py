@@ -8,6 +8,7 @@ they are looked at.
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,11 +82,24 @@ def tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [t for t in proto.graph.initializer if t.data_location == t.EXTERNAL]
 
 
-def nbytes(tensor: onnx.TensorProto) -> int:
-    """Bytes that the values of a tensor take by its shape and type, wherever they are. Not for text."""
+def itemsize(data_type: int) -> float:
+    """Bytes of one value, 0.5 where two share a byte; 0 for text, and for what is no type."""
     import onnx_ir
 
-    return int(np.ceil(int(np.prod(tensor.dims, dtype=np.int64)) * onnx_ir.DataType(tensor.data_type).itemsize))
+    try:
+        return onnx_ir.DataType(data_type).itemsize
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def nbytes(tensor: onnx.TensorProto) -> int:
+    """Bytes that the values of a tensor take by its shape and type, wherever they are; 0 as for `itemsize`."""
+    return math.ceil(math.prod(map(int, tensor.dims)) * itemsize(tensor.data_type))
+
+
+def goes_out(data_type: int, size: int) -> bool:
+    """Whether a model beyond the limit has a tensor of `size` bytes beside it. Packed types, which are small, stay."""
+    return size >= LEAST and itemsize(data_type) >= 1
 
 
 def array(tensor: onnx.TensorProto, part: memoryview) -> NDArray[Any]:
@@ -117,7 +131,7 @@ def part(proto: onnx.ModelProto, name: str) -> External:
     """Move the large initializers out of a protobuf, in place. Raises UserError, for `name`, where that does not do."""
     import onnx
 
-    moved = [t for t in proto.graph.initializer if _goes_out(t.data_type, nbytes(t))]
+    moved = [t for t in proto.graph.initializer if goes_out(t.data_type, nbytes(t))]
     parts = []
     for tensor in moved:
         parts.append(_bytes(onnx.numpy_helper.to_array(tensor)))
@@ -147,7 +161,7 @@ def serialize(model: onnx_ir.Model) -> tuple[onnx.ModelProto, External]:
 
     values = [
         v for v in model.graph.initializers.values()
-        if v.const_value is not None and _goes_out(int(v.const_value.dtype), v.const_value.nbytes)
+        if v.const_value is not None and goes_out(int(v.const_value.dtype), v.const_value.nbytes)
     ]  # fmt: skip
     held = [v.const_value for v in values]
     external = External(tuple(_bytes(t.numpy()) for t in held if t is not None))
@@ -187,14 +201,6 @@ def as_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
     del out.graph.initializer[:]
     out.graph.initializer.extend(inside)
     return out
-
-
-def _goes_out(data_type: int, size: int) -> bool:
-    """Large, and of whole bytes: packed types are small."""
-    import onnx_ir as ir
-
-    kind = ir.DataType(data_type)
-    return size >= LEAST and kind != ir.DataType.STRING and kind.itemsize >= 1
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

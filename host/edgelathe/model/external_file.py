@@ -24,13 +24,12 @@ def take_in(path: Path, proto: onnx.ModelProto, found: Sequence[onnx.TensorProto
     """
     files: dict[str, memoryview] = {}
     views = [_view(path, tensor, files) for tensor in found]
-    outside = set[str]()
+    outside = set[int]()
     if inside + sum(map(len, views)) > external.LARGEST:
-        outside = {t.name for t in external.tensors(proto) if external.nbytes(t) >= external.LEAST}
-    main = {id(t) for t in external.tensors(proto)}
+        outside = {id(t) for t in external.tensors(proto) if external.goes_out(t.data_type, external.nbytes(t))}
     kept = []
     for tensor, view in zip(found, views, strict=True):
-        if id(tensor) in main and tensor.name in outside:
+        if id(tensor) in outside:
             kept.append(view)
             continue
         tensor.raw_data = bytes(view)
@@ -53,6 +52,8 @@ def _view(path: Path, tensor: onnx.TensorProto, files: dict[str, memoryview]) ->
     except ValueError:
         start = length = -1
     want = external.nbytes(tensor)
+    if not external.itemsize(tensor.data_type):
+        raise UserError(path, f"{name}, which holds no values of type {tensor.data_type}", again)
     if start < 0 or length not in (-1, want):
         what = f"at {given.get('offset')}, {given.get('length')} bytes, where their shape takes {want}"
         raise UserError(path, f"{name} {what}", again)
