@@ -55,6 +55,12 @@ def test_a_recipe_is_saved_for_other_steps_too_and_only_where_it_can_be_read_aga
     assert [s.use for s in recipe.from_toml(document["recipe_toml"], "r").steps] == ["fold", "int8"]
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    said = error("compress", tmp_path / "none.onnx", "--recipe", "int8", "-o", tmp_path / "no" / "m.onnx")
+    assert f"{tmp_path / 'no' / 'm.onnx'}: cannot be written" in said
+    assert "make the folder first" in said
+
+
 def test_a_recipe_that_names_layers_of_another_export_is_refused(case, tmp_path):
     model, calib = case
     other = tmp_path / "other.toml"

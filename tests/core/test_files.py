@@ -48,6 +48,16 @@ def test_permissions_are_those_of_a_plain_open(tmp_path):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 
+def test_what_will_be_refused_can_be_known_before(tmp_path):
+    files.write(tmp_path / "old", b"old")
+    files.prove(tmp_path / "old")
+    files.prove(tmp_path / "new")
+    with pytest.raises(UserError, match="make the folder first"):
+        files.prove(tmp_path / "no" / "new")
+    assert names(tmp_path) == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
 def test_what_the_system_refuses_is_one_line_with_a_mend(tmp_path):
     (tmp_path / "file").touch()
     for path, word in [(tmp_path, "folder"), (tmp_path / "no/where/x", "folder"), (tmp_path / "file/x", "path")]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgelathe.core import files
 from edgelathe.core.errors import UserError
 from edgelathe.model import external, io, metadata, run
 from edgelathe.model import onnx as onnx_model
@@ -191,6 +194,30 @@ def test_an_earlier_pair_is_replaced(large, tmp_path, monkeypatch):
     for model in (other, large):
         io.save(model, tmp_path / "out.onnx")
     assert io.load(tmp_path / "out.onnx", large=True).sha256 == large.sha256
+
+
+def test_two_that_write_there_at_once_leave_one_pair(large, tmp_path, monkeypatch):
+    other = load(write(chain(seed=5), tmp_path / "other.onnx"), monkeypatch)
+    settle, late = files._settle, threading.Thread(target=io.save, args=(other, tmp_path / "out.onnx"))
+
+    def between(*paths):
+        settle(*paths)
+        if not late.ident:
+            late.start()
+            late.join(0.1)  # all the time that it needs, where it does not wait
+
+    monkeypatch.setattr(files, "_settle", between)
+    io.save(large, tmp_path / "out.onnx")
+    late.join()
+    assert io.load(tmp_path / "out.onnx", large=True).sha256 == other.sha256
+
+
+def test_weights_of_another_model_are_not_replaced(large, tmp_path):
+    (tmp_path / "out.onnx.data").write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"out\.onnx\.data: is there without out\.onnx, and may hold the weights of"):
+        io.save(large, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx.data").read_bytes() == b"weights"
+    assert not list(tmp_path.glob(".*part"))
 
 
 def test_the_file_is_read_like_bytes():

@@ -61,6 +61,9 @@ def compress(
         raise UserError("compress -o -", "the model goes to stdout, no JSON can", "leave --json out or name a file")
     if save_recipe is not None and save_recipe.suffix != ".toml":
         raise UserError(f"--save-recipe {save_recipe}", "a recipe is read from a .toml file", "name it so")
+    for path in (None if to_stream else out, save_recipe):
+        if path is not None:
+            files.prove(path)
     wanted, where = read.read(recipe), read.where(recipe)
     loaded = io.load(Path(model), large=True)
     probe = shell.probe(device or "local") if device or not profile else None

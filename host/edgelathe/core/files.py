@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -56,6 +57,30 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+class _Proved(Exception):
+    pass
+
+
+def prove(path: str | Path) -> None:
+    """Raises UserError where `path` cannot be written, before the work whose result goes there; leaves nothing."""
+    with contextlib.suppress(_Proved), replacing(path):
+        raise _Proved
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """One at a time of those who write several files that belong together into a folder; leaves nothing there."""
+    held = None
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks, or no folder, of which the writer hears
+            held = os.open(folder, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def sha256(path: str | Path) -> str:

@@ -57,7 +57,7 @@ def save(model: Model, path: str | Path) -> None:
     """Write the model whole: under temporary names, then renamed. Raises UserError.
 
     External weights go into PATH.data. Whoever finds the model's file finds that of its weights: the one is renamed
-    last, and an earlier model goes before its weights do.
+    last, an earlier model goes before its weights do, and of several who write there each finishes before the next.
     """
     if model.external is None:
         files.write(path, model.data)
@@ -67,7 +67,10 @@ def save(model: Model, path: str | Path) -> None:
     path = Path(path)
     beside = path.with_name(path.name + ".data")
     data = external.located(model.data, model.external, beside.name)
-    with files.replacing(path) as whole, files.replacing(beside) as weights:
+    with files.in_turn(path.parent), files.replacing(path) as whole, files.replacing(beside) as weights:
+        if beside.is_file() and not path.exists():
+            what = f"is there without {path.name}, and may hold the weights of another model"
+            raise UserError(beside, what, "remove it, or choose another name for the result")
         whole.write_bytes(data)
         with weights.open("wb") as f:
             for at in range(0, len(model.external), _AT_ONCE):
