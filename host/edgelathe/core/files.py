@@ -59,14 +59,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-class _Proved(Exception):
+class _ProvedError(Exception):
     pass
 
 
 def prove(path: str | Path) -> None:
     """Raises UserError where `path` cannot be written, before the work whose result goes there; leaves nothing."""
-    with contextlib.suppress(_Proved), replacing(path):
-        raise _Proved
+    with contextlib.suppress(_ProvedError), replacing(path):
+        raise _ProvedError
 
 
 @contextlib.contextmanager
