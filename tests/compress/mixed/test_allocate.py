@@ -95,6 +95,9 @@ def test_what_fits_nowhere_is_none_and_what_fits_wholly_loses_least():
     assert best(of, Room(total(of, (0,) * 6).bytes - 1)) is None
     assert best(of, Room(total(of, (0,) * 6).bytes)) == (0,) * 6
     assert best(of, Room(10**9)) == (3,) * 6
+    large = [[replace(c, bytes=(10**9 + 7) * c.bytes) for c in layer] for layer in of]  # no unit that all share
+    large[0][0] = replace(large[0][0], bytes=1)
+    assert best(large, Room()) == (3,) * 6
 
 
 def test_equal_losses_take_the_fewest_bytes():

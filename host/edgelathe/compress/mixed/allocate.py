@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def best(layers: Sequence[Layer], room: Room) -> Picks | None:
     amounts = [[getattr(c, name) for c in layer] for layer in layers]
     limit = room.bytes if room.operations is None else room.operations
     picks = _knapsack(amounts, losses, sum(map(max, amounts)) if limit is None else limit)
-    return picks if picks is None or room.open else _filled(layers, picks, room)  # what coarse units left over
+    return None if picks is None else _filled(layers, picks, room)  # what coarse units left over
 
 
 def _both(layers: Sequence[Layer], room: Room) -> Picks | None:
@@ -99,12 +99,10 @@ def _both(layers: Sequence[Layer], room: Room) -> Picks | None:
         more = (used[:, :, None] + (e - smallest)[:, None]).reshape(2, -1)
         loss = (lost[:, None] + np.array([c.loss for c in layer])).reshape(-1)
         fits = np.flatnonzero((more <= spare).all(axis=0))
-        cell = more[:, fits] * _CELLS // (spare + 1)
-        order = fits[np.lexsort((more[1, fits], more[0, fits], loss[fits], cell[0] * _CELLS + cell[1]))]
-        where = more[:, order] * _CELLS // (spare + 1)
-        new = np.ones(len(order), bool)
-        new[1:] = (where[:, 1:] != where[:, :-1]).any(axis=0)
-        kept = order[new]
+        cell = np.array([_CELLS, 1]) @ (more[:, fits] * _CELLS // (spare + 1))
+        order = np.lexsort((more[1, fits], more[0, fits], loss[fits], cell))
+        new = np.diff(cell[order], prepend=-1) != 0
+        kept = fits[order[new]]
         lost, used = loss[kept], more[:, kept]
         back.append((kept // len(layer), kept % len(layer)))
     picks = least
@@ -133,25 +131,25 @@ def _filled(layers: Sequence[Layer], picks: Picks, room: Room) -> Picks:
             for i, c in enumerate(layer)
             if i != picks[at]
         ]
-        found = min(_fitting(moves, room.without(total(layers, picks))), default=None)
-        if found is None:
+        changed = dict(_change(moves, room.without(total(layers, picks))))
+        if not changed:
             return picks
-        changed = dict(found[1])
         picks = tuple(changed.get(at, i) for at, i in enumerate(picks))
 
 
-def _fitting(
-    moves: Sequence[tuple[int, int, Choice]], left: Room
-) -> Iterator[tuple[float, tuple[tuple[int, int], ...]]]:
-    """What moves, and pairs of them, that fit and lower the loss change it by; (layer, choice) of each."""
-    for at, i, c in moves:
-        if c.loss < 0 and left.holds(c):
-            yield c.loss, ((at, i),)
-    for (a, i, c), (b, j, d) in itertools.combinations(moves, 2):
-        if a != b and c.loss + d.loss < 0:
-            both = replace(c, bytes=c.bytes + d.bytes, operations=c.operations + d.operations)
-            if left.holds(both):
-                yield c.loss + d.loss, ((a, i), (b, j))
+def _change(moves: Sequence[tuple[int, int, Choice]], left: Room) -> tuple[tuple[int, int], ...]:
+    """The move, or pair of them, that fits and lowers the loss most: (layer, choice) of each; () where none does."""
+    both = [(-1, -1, Choice(0, 0, 0.0)), *moves]  # the first one: only the other moves
+    at = np.array([layer for layer, _, _ in both])
+    with np.errstate(invalid="ignore"):  # infinite losses, of which one comes and one goes
+        lost = np.add.outer(*[np.array([c.loss for *_, c in both])] * 2)
+    may = (lost < 0) & np.less.outer(at, at)
+    for name, most in vars(left).items():
+        if most is not None:
+            may &= np.add.outer(*[np.array([getattr(c, name) for *_, c in both], np.int64)] * 2) <= most
+    least = np.min(lost, where=may, initial=np.inf)
+    found = [tuple(both[i][:2] for i in pair if i) for pair in np.argwhere(may & (lost == least))]
+    return min(found, default=())
 
 
 def _knapsack(amounts: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], limit: int) -> Picks | None:
