@@ -153,9 +153,7 @@ def weight_scales(w: NDArray[np.float32], axis: int | None, largest: int) -> NDA
     return np.where(scale < _SMALLEST, np.float32(1), scale).astype(np.float32)
 
 
-def store_weights(
-    w: NDArray[np.float32], scale: NDArray[np.float32], axis: int | None, largest: int
-) -> NDArray[Any]:
+def store_weights(w: NDArray[np.float32], scale: NDArray[np.float32], axis: int | None, largest: int) -> NDArray[Any]:
     """Weights as integers in -largest..largest, to nearest: int8, above 127 int16."""
     full = scale if axis is None else scale.reshape([-1 if i == axis % w.ndim else 1 for i in range(w.ndim)])
     return np.asarray(np.clip(np.rint(w / full), -largest, largest), np.int8 if largest <= 127 else np.int16)
