@@ -136,7 +136,10 @@ INPUTS = {
     "ids": (TensorInfo("ids", (None, 2), "int64"), np.array([[0.5, 1]]), ["fractions", "'ids'", "int64"]),
     "range": (TensorInfo("ids", (None, 2), "int8"), np.array([[300, 1]]), ["300", "int8"]),
     "half": (TensorInfo("x", (None, 2), "float16"), np.array([[1, 1], [1e6, 1]], np.float32), ["sample 1", "float16"]),
-    "str": (TensorInfo("x", (None, 2), "str"), np.zeros((1, 2)), ["str", "numbers"]),
+    "str": (TensorInfo("x", (None, 2), "str"), np.zeros((1, 2)), ["'x'", "text", "numbers"]),
+    "sequence": (TensorInfo("x", (), "sequence"), np.zeros((1, 2)), ["'x'", "sequence", "numbers"]),
+    "no samples": (TensorInfo("x", (2,), "float32"), np.zeros((1, 2)), ["'x'", "one sample (2)", "batch axis"]),
+    "scalar": (TensorInfo("x", (), "float32"), np.zeros(3), ["'x'", "single number", "batch axis"]),
 }
 
 
@@ -144,8 +147,8 @@ INPUTS = {
 def test_values_that_the_input_does_not_hold(name):
     info, values, words = INPUTS[name]
     with pytest.raises(UserError) as e:
-        dataset.bind(dataset.Dataset("d.npz", {"": values}), Signature((info,), ()))
-    one_line(e.value, "d.npz", *words)
+        dataset.bind(dataset.Dataset("d.npz", {"": values}), Signature((info,), ()), "m.onnx")
+    one_line(e.value, *words)
 
 
 def test_inputs_of_unequal_length_or_missing():

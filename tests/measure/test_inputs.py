@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 from edgelathe.core.errors import UserError
 from edgelathe.core.signature import Signature, TensorInfo
 from edgelathe.measure import inputs, subject
+from edgelathe.model.types import Model
 from support.benching import OPTIONS, models
 from support.tiny_onnx import Graph
 
@@ -88,3 +89,11 @@ def test_integers_and_truths_are_in_their_ranges():
     assert (made["ids"].min(), made["ids"].max()) == (0, 127)
     assert made["mask"].dtype == np.bool_
     assert 0 <= made["x"].min() < made["x"].max() <= 1
+
+
+def test_inputs_that_no_array_is_for_are_refused_by_name():
+    proto = image_model()
+    text = TensorInfo("words", (None, 3), "str")
+    spoken = Model(proto.format, proto.data, proto.name, Signature((text,), ()))
+    with pytest.raises(UserError, match=r"m\.onnx: input 'words' takes text"):
+        fed({}, spoken)

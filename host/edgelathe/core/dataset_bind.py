@@ -11,6 +11,7 @@ import numpy as np
 from edgelathe.core.dataset_types import METRICS, Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.core.preprocess import BLOCK
+from edgelathe.core.signature import NOT_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,8 @@ def bind(dataset: Dataset, signature: Signature, where: object = "the model") ->
     Stored numbers are cast to a float input unchanged; for an integer input with a scale the same float values go
     through `round(v / scale) + zero_point`, clipped. Raises UserError.
     """
+    for info in signature.inputs:
+        check_numbers(info, where)
     inputs = {
         info.name: _cast(_find(dataset, signature, info), info, dataset.name, str(where)) for info in signature.inputs
     }
@@ -54,6 +57,14 @@ def check_labels(dataset: Dataset, classes: int | None) -> None:
         raise UserError(
             dataset.name, f"label of sample {at} is {labels[at]}{known}", "give the labels of this model, from 0"
         )
+
+
+def check_numbers(info: TensorInfo, where: object) -> None:
+    """Raises UserError where an input of the model `where` takes something else than an array of numbers."""
+    if info.dtype in NOT_NUMBERS:
+        what = {"str": "text", "undefined": "an undefined type"}.get(info.dtype, f"a value of type {info.dtype}")
+        mend = "export the model so that it begins at arrays of numbers"
+        raise UserError(where, f"input '{info.name}' takes {what}, which no data can be given for", mend)
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
@@ -90,10 +101,6 @@ def _find(dataset: Dataset, signature: Signature, info: TensorInfo) -> Array:
 
 def _cast(stored: Array, info: TensorInfo, name: str, where: str) -> Array:
     _check_shape(stored, info, name, where)
-    if info.dtype in ("str", "undefined"):
-        raise UserError(
-            name, f"input '{info.name}' of {where} takes {info.dtype}", "only inputs of numbers are supported"
-        )
     target = _dtype(info.dtype)
     if stored.dtype == target and info.scale is None:
         return stored
@@ -149,6 +156,10 @@ def _check_shape(stored: Array, info: TensorInfo, name: str, where: str) -> None
     got = stored.shape[1:]
     if info.shape and len(got) == len(want) and all(w in (None, g) for w, g in zip(want, got, strict=True)):
         return
+    if not info.shape or tuple(info.shape) == got:
+        lacking = "is a single number for all samples" if not info.shape else f"is one sample ({_text(got)})"
+        mend = "export the model with a batch axis before its others"
+        raise UserError(where, f"input '{info.name}' {lacking}: it has no axis of samples", mend)
     axes = "x".join("?" if w is None else str(w) for w in want) or "one number"
     what = f"samples are {_text(got)}, input '{info.name}' of {where} is {axes}"
     raise UserError(name, what, _shape_mend(got, want))

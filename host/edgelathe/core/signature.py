@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: What no array of numbers is.
+NOT_NUMBERS = frozenset(("str", "undefined", "sequence", "optional", "map", "sparse_tensor"))
+
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One input or output. `shape` has None for an axis of any length; `dtype` is numpy's name.
+    """One input or output. `shape` has None for an axis of any length; `dtype` is numpy's name, or of NOT_NUMBERS.
 
     `scale` and `zero_point` are those of a quantized TFLite tensor: real = scale * (stored - zero_point).
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.core.dataset_bind import check_numbers
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.signature import Signature, TensorInfo
 from edgelathe.model.types import Model
@@ -42,6 +43,9 @@ def generated(
     for name in filter(None, wanted):
         if name not in known:
             raise UserError("--shape", f"no input '{name}'", nearest(name, known))
+    for name, model in models:
+        for tensor in model.signature.inputs:
+            check_numbers(tensor, name)
     full = [_sized(name, model.signature, wanted) for name, model in models]
     return [(random_inputs(signature, seed, samples), tuple(guessed(signature))) for signature in full]
 

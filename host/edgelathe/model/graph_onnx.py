@@ -10,7 +10,7 @@ import numpy as np
 from edgelathe.core.signature import Signature
 from edgelathe.model import external, run
 from edgelathe.model.graph import Layer
-from edgelathe.model.onnx import dtype_name, skeleton
+from edgelathe.model.onnx import dtype_name, skeleton, type_name
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
@@ -163,11 +163,12 @@ def _types(proto: onnx.ModelProto, beside: External | None) -> tuple[dict[str, S
         if dims and dims[0].dim_value <= 0:
             dims[0].dim_value = 1
     for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
-        dtypes[value.name] = dtype_name(tensor.elem_type)
+        dtypes[value.name] = type_name(value.type)
         if tensor.HasField("shape"):
             shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
     for constant in proto.graph.initializer:
@@ -198,7 +199,7 @@ def _observed(proto: onnx.ModelProto, beside: External | None, names: Mapping[st
         dims = [d.dim_value for d in tensor.shape.dim]
         if value.name in constants:
             continue
-        if 0 in dims:
+        if 0 in dims or not value.type.HasField("tensor_type"):
             return {}
         feed[value.name] = np.zeros(dims, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     options = ort.SessionOptions()

@@ -90,7 +90,7 @@ def from_ir(ir_model: onnx_ir.Model, name: str) -> Model:
 
 def signature(proto: onnx.ModelProto) -> Signature:
     """Inputs (initializers left out) and outputs in the file's order; shapes that the file leaves out are inferred."""
-    if not all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
+    if any(map(shapeless, proto.graph.output)):
         import onnx
 
         proto = onnx.shape_inference.infer_shapes(proto)
@@ -99,6 +99,11 @@ def signature(proto: onnx.ModelProto) -> Signature:
         tuple(_info(v) for v in proto.graph.input if v.name not in constants),
         tuple(_info(v) for v in proto.graph.output),
     )
+
+
+def shapeless(value: onnx.ValueInfoProto) -> bool:
+    """Whether it is a tensor whose shape the file leaves out."""
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def opsets(proto: onnx.ModelProto) -> dict[str, int]:
@@ -115,10 +120,16 @@ def dtype_name(elem_type: int) -> str:
     return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
 
 
+def type_name(value: onnx.TypeProto) -> str:
+    """That of a tensor's elements as `dtype_name` has it; else sequence, optional, map or sparse_tensor."""
+    kind = value.WhichOneof("value") or "tensor_type"
+    return dtype_name(value.tensor_type.elem_type) if kind == "tensor_type" else kind.removesuffix("_type")
+
+
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
-    return TensorInfo(value.name, shape, dtype_name(tensor.elem_type))
+    return TensorInfo(value.name, shape, type_name(value.type))
 
 
 def _whole(proto: onnx.ModelProto) -> bytes | None:
