@@ -126,7 +126,6 @@ PROTOS = {
     "domain": (proto(node("F", ["x"], ["y"], domain="acme"), domain="acme"), ["acme:F"]),
     "microsoft": (proto(FOREIGN, domain="com.microsoft"), ["ONNX Runtime refuses", "Nope"]),
     "inside": (branches(), ["Sparkle"]),
-    "order": (proto(node("Relu", ["l"], ["y"]), node("Relu", ["x"], ["l"])), ["not valid ONNX"]),
     "dangling": (proto(node("Relu", ["nowhere"], ["y"])), ["not valid ONNX", "nowhere"]),
     "types": (proto(node("Not", ["x"], ["y"], name="n1")), ["ONNX Runtime refuses", "n1"]),
     "external": (dense(), ["w.bin", "missing", "beside external.onnx"]),

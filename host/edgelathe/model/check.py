@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from edgelathe.core.errors import UserError
-from edgelathe.model import external, external_file, tflite
+from edgelathe.model import external, external_file, nodes_onnx, tflite
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.flatbuffer import FormatError
 from edgelathe.model.run import one_line
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import onnx
 
@@ -33,12 +34,14 @@ MAGICS = {
 
 
 def onnx_file(path: Path, data: bytes) -> Model:
-    """An ONNX file's bytes as a model, with external weights taken in or mapped. Raises UserError."""
+    """An ONNX file's bytes as a model, nodes in order, external weights taken in or mapped. Raises UserError."""
     proto = _decode(path, data)
     _check_opsets(path, proto)
     _check_operators(path, proto)
+    _check_names(path, proto)
+    moved = _sort(path, proto)
     found = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]
-    if not found:
+    if not found and not moved:
         _check_spec(path, proto)
         return Model("onnx", data, path.stem, onnx_model.signature(proto))
     beside = external_file.take_in(path, proto, found, len(data))
@@ -121,6 +124,21 @@ def _check_operators(path: Path, proto: onnx.ModelProto) -> None:
         )
 
 
+def _check_names(path: Path, proto: onnx.ModelProto) -> None:
+    for name, count in Counter(n.name for n in proto.graph.node if n.name).most_common(1):
+        if count > 1:
+            what = f"{count} nodes are called '{name}', and layers are told apart by name"
+            raise UserError(path, what, "give each node a name of its own, or none")
+
+
+def _sort(path: Path, proto: onnx.ModelProto) -> bool:
+    """Put nodes in order, in place: runtimes take them in any, steps do not. Whether something moved."""
+    try:
+        return nodes_onnx.sort(proto.graph)
+    except ValueError:
+        raise UserError(path, "some of its nodes wait for one another", AGAIN) from None
+
+
 def _check_spec(path: Path, proto: onnx.ModelProto) -> None:
     """The rules of the format, but for the shapes of outputs: runtimes infer those, and some tools leave them out."""
     import onnx
@@ -137,30 +155,24 @@ def _check_spec(path: Path, proto: onnx.ModelProto) -> None:
         raise UserError(path, f"not valid ONNX: {one_line(e)}", AGAIN) from None
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    yield from _inner_graphs(graph.node)
-
-
-def _inner_graphs(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+def _graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """All graphs within nodes."""
     for node in nodes:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
+        for graph in nodes_onnx.subgraphs(node):
+            yield graph
+            yield from _graphs(graph.node)
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """All nodes: of the graph, its subgraphs, and the model's functions."""
-    for graph in _graphs(proto.graph):
-        yield from graph.node
-    for function in proto.functions:
-        yield from function.node
-        for graph in _inner_graphs(function.node):
+    for nodes in (proto.graph.node, *(f.node for f in proto.functions)):
+        yield from nodes
+        for graph in _graphs(nodes):
             yield from graph.node
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(proto.graph):
+    for graph in (proto.graph, *_graphs(proto.graph.node)):
         yield from graph.initializer
     for node in _nodes(proto):
         for attribute in node.attribute:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgelathe.model.nodes_onnx import reads
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -78,18 +80,6 @@ def behind(
         for name, a in inputs.items()
     ]
     return _part(proto, cut.nodes, given, [onnx.helper.make_empty_tensor_value_info(n) for n in outputs])
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those of its branches and bodies included."""
-    yield from (i for i in node.input if i)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            local = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-            for inner in graph.node:
-                yield from (name for name in reads(inner) if name not in local)
-                local.update(inner.output)
-            yield from (o.name for o in graph.output if o.name not in local)
 
 
 def _part(

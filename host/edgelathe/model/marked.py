@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgelathe.core.provider_options import of_runtime
 from edgelathe.model import onnx as onnx_model
+from edgelathe.model.nodes_onnx import subgraphs
 
 if TYPE_CHECKING:
     import onnx
@@ -126,8 +127,7 @@ def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
 
 
 def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for inner in graph.node:
-                yield inner
-                yield from _inner(inner)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield inner
+            yield from _inner(inner)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgelathe.calibrate.synthetic import Synthetic
-from edgelathe.compress.graph.order import ordered
 from edgelathe.compress.sensitivity.explain import Explanation
 from edgelathe.compress.tflite import explain as explaining
 from edgelathe.compress.types import Context, Note
@@ -69,12 +68,11 @@ def run(
         explain: whether to compare the model with the uncompressed one after each step that changed it.
 
     Raises:
-        UserError: a step needs data and there are none, or cannot take this model; two of its nodes share a name.
+        UserError: a step needs data and there are none, or cannot take this model.
     """
     done: list[StepRun] = []
     steps: list[Step] = []
     config: dict[str, str] = {}
-    model = ordered(model) if recipe.steps else model
     current, made_up = model, ""
     twin: Model | None = None
     if explain and model.external:
