@@ -40,7 +40,6 @@ BAD = {
     "no number": ({"offset": "two"}, "at two"),
     "too short": ({"length": "100"}, "100 bytes, where their shape takes 4096"),
     "text": ({"data_type": 8}, "weights.bin, which holds no values of type 8"),
-    "no type": ({"data_type": 99}, "weights.bin, which holds no values of type 99"),
     "too long": ({"length": "5000"}, "5000 bytes, where their shape takes 4096"),
 }
 
