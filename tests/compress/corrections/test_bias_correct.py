@@ -5,6 +5,7 @@ import pytest
 
 from edgelathe.compress.corrections import bias_correct, ends, held_out
 from edgelathe.compress.graph import fold
+from edgelathe.compress.graph.moves import array
 from edgelathe.compress.half import fp16
 from edgelathe.compress.integer import int8, int8_dynamic
 from edgelathe.compress.types import Context
@@ -116,7 +117,7 @@ def test_a_fixed_batch_and_equal_runs():
     assert quality(model, first) > quality(model, before)
 
 
-def normalized():
+def normalized(*, dense=False):
     """A model whose BatchNormalization knows what its samples make, as training leaves it."""
 
     def build(mean, var, *, whole):
@@ -127,7 +128,14 @@ def normalized():
             g.const(g.rng.normal(size=16).astype(np.float32)),
         )
         z = g.op("BatchNormalization", y, *given, g.const(mean), g.const(var))
-        z = g.op("Conv", g.op("Relu", z), g.weights(16, 16, 3, 3), pads=[1] * 4, name="second")
+        z = g.op("Relu", z)
+        if dense:
+            w = g.rng.normal(size=(16, 10)).astype(np.float32)
+            w *= np.geomspace(0.2, 5, 16).astype(np.float32)[:, None]
+            z = g.op("Reshape", g.op("GlobalAveragePool", z), g.const(np.array([0, -1], np.int64)))
+            z = g.op("Gemm", z, g.const(w), g.const(g.rng.normal(size=10).astype(np.float32)), name="dense")
+        else:
+            z = g.op("Conv", z, g.weights(16, 16, 3, 3), pads=[1] * 4, name="second")
         return g.build(z if whole else y)
 
     plain = build(np.zeros(16, np.float32), np.ones(16, np.float32), whole=False)
@@ -142,6 +150,17 @@ def test_statistics_of_batch_normalization_foretell_the_errors():
     notes = {n.layer: n for n in result.notes}
     assert notes["Conv_0"].what == "no BatchNormalization tells the mean of its input"
     assert notes["second"].done
+    assert quality(model, result.model) > quality(model, before)
+
+
+def test_statistics_hold_for_channels_that_int8_has_rescaled():
+    model = normalized(dense=True)
+    before, told = coarse(model, options=replace(COARSE, equalize="auto"))
+    graphs = (onnx_model.to_ir(m).graph for m in (model, told.twin))
+    plain, rescaled = (array(n.inputs[1]) for graph in graphs for n in graph if n.op_type == "Gemm")
+    assert not np.allclose(plain, rescaled)
+    result = bias_correct.apply(before, bias_correct.Options("analytic"), told)
+    assert {n.layer: n.done for n in result.notes}["dense"]
     assert quality(model, result.model) > quality(model, before)
 
 

@@ -61,6 +61,28 @@ def test_int8_is_nearer_to_the_float_model():
     assert min(gained) > 0.5
 
 
+def test_few_bits_of_a_dense_layer_are_rescaled_for_without_being_asked():
+    g = Graph()
+    model = g.build(residual(g))
+    context = Context(data=samples(model, 16), seed=0)
+    for bits, times in ((8, 0), (4, 1)):
+        notes = int8.apply(model, int8.Options(weights=bits, rounding="nearest"), context).notes
+        assert sum("channels rescaled" in n.what for n in notes) == times
+
+
+def test_which_readers_are_dense():
+    g = Graph()
+    y = g.op("Relu", g.conv("x", 3, 8))
+    pooled = g.op("Relu", g.conv(g.op("GlobalAveragePool", y), 8, 6, 1))
+    model = onnx_model.to_ir(g.build(g.conv(pooled, 6, 4, 1)))
+    infer_shapes(model)
+    assert [t.is_dense for t in tied.find(model.graph, lambda _: True)] == [True, True]
+    h = Graph()
+    model = onnx_model.to_ir(h.build(h.conv(h.op("Relu", h.conv("x", 3, 8)), 8, 4, 1)))
+    infer_shapes(model)
+    assert [t.is_dense for t in tied.find(model.graph, lambda _: True)] == [False]
+
+
 def test_by_hand_one_layer_reads_one_value():
     # Two channels of ranges 1 and 4, read with equal weights; the weights' own noise does not count.
     value = Term(np.ones(1), np.array([[1.0, 4.0]]), np.ones(2), True)

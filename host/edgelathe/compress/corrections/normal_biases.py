@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.compress.corrections.input_factors import input_factors
 from edgelathe.compress.corrections.normal_means import mean_of
 from edgelathe.compress.forward import partial
 from edgelathe.compress.graph import moves as g
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from edgelathe.compress.corrections.slots import Array
     from edgelathe.compress.weights.problems import Pair
     from edgelathe.model.types import Model
-
-_SAME = 1e-4  # of the largest weight: what folding twice may differ by
 
 
 def normal_biases(reference: Model, work: ir.Model, pairs: Sequence[Pair]) -> tuple[dict[ir.Node, Array], list[Note]]:
@@ -73,12 +72,12 @@ def _bias(twin: ir.Node, real: NDArray[Any] | None, origin: ir.Node | None, plai
     mean = mean_of(origin.inputs[0]) if origin is not None else None
     if mean is None or mean.size != _inputs(twin, w):
         return "no BatchNormalization tells the mean of its input"
-    same = g.array(plain.inputs[1]) if plain is not None and len(plain.inputs) > 1 else None
-    if same is None or same.size != w.size or np.abs(same.reshape(-1) - w.reshape(-1)).max() > _SAME * np.abs(w).max():
-        return "its channels were rescaled, which the statistics do not know of: use mode=empirical"
+    factors = input_factors(plain, twin) if plain is not None else None
+    if factors is None:
+        return "its channels were rescaled, and it does not tell by how much: use mode=empirical"
     given = g.array(twin.inputs[2]) if len(twin.inputs) > 2 else None
     bias = np.zeros(1) if given is None else given.reshape(-1).astype(np.float64)
-    return np.asarray(bias - qweights.mean_shift(twin, real.astype(np.float64) - w, mean), np.float64)
+    return np.asarray(bias - qweights.mean_shift(twin, real.astype(np.float64) - w, mean / factors), np.float64)
 
 
 def _inputs(twin: ir.Node, w: NDArray[Any]) -> int:

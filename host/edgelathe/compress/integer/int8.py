@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 
     from edgelathe.compress.integer.grids import Calibrated
     from edgelathe.compress.integer.qplan import Plan
+    from edgelathe.compress.integer.tied import Tied
     from edgelathe.model.types import Model
 
 _X86 = frozenset(("x86_64", "AMD64", "amd64", "i686"))
+_FULL_BITS = 8  # of a weight: those lose next to nothing
 _TENSOR_CORE = 16  # rows and columns of int8 that it multiplies at once
 
 
@@ -54,7 +56,7 @@ class Options:
     correct: bool = option(True, "take the mean error of rounded weights out of the biases")
     equalize: str = option(
         "auto",
-        "rescale channels that differ first; noise: then all, for the least rounding noise",
+        "rescale channels that differ, and before dense layers of few bits; noise: all, for the least rounding noise",
         choices=("auto", "noise", "always", "never"),
     )
     signed: bool | None = option(None, "int8 activations, else uint8")
@@ -161,15 +163,23 @@ def _skipped(plan: Plan) -> tuple[Note, ...]:
 
 
 def _rescale(model: ir.Model, name: str, names: Names, options: Options, context: Context) -> tuple[Note, ...]:
-    """What activations and weights lose together, made least by a factor per channel."""
-    if options.equalize != "noise" or not options.per_channel:
+    """What activations and weights lose together, made least by a factor per channel.
+
+    `auto` does so before dense layers of few bits, where it halves what is lost: a weight for each channel and output
+    leaves them more unequal than a kernel's, batch normalization behind evens convolutions out, and pooling hides the
+    noise of the value. Elsewhere nothing is gained but where channels differ much.
+    """
+    if options.equalize not in ("auto", "noise") or not options.per_channel:
         return ()
     assert context.data is not None
 
     def bits(node: ir.Node) -> int:
         return (options_for(options, node, context.overrides) or options).weights
 
-    return rescale(model, name, names, context.data, lambda node: not skips(node, context.overrides), bits)
+    def wanted(of: Tied) -> bool:
+        return options.equalize == "noise" or (of.is_dense and all(bits(n) < _FULL_BITS for n in of.readers))
+
+    return rescale(model, name, names, context.data, lambda node: not skips(node, context.overrides), bits, wanted)
 
 
 class Refusal:

@@ -59,6 +59,7 @@ def rescale(
     data: Dataset,
     allowed: Callable[[ir.Node], bool],
     bits: Callable[[ir.Node], int],
+    wanted: Callable[[Tied], bool] = lambda _: True,
 ) -> tuple[Note, ...]:
     """Rescale in place what gains; a note per set of tied values.
 
@@ -69,18 +70,19 @@ def rescale(
         data: calibration samples.
         allowed: which nodes may be changed.
         bits: of the weights of a layer.
+        wanted: which sets are looked at.
 
     Raises UserError where activations are not finite.
     """
-    found = tied.find(model.graph, allowed)
+    found = [t for t in tied.find(model.graph, allowed) if wanted(t)]
     if not found:
         return ()
     gain = tied.gains(model.graph)
-    wanted: dict[str, int | None] = {name_of(v): None for v in model.graph.inputs}  # of bad values, the first is named
+    looked: dict[str, int | None] = {name_of(v): None for v in model.graph.inputs}  # of bad values, the first is named
     for t in found:
-        wanted |= dict.fromkeys(map(name_of, (*t.stored, *(n.inputs[0] for n in t.readers))), 1)
+        looked |= dict.fromkeys(map(name_of, (*t.stored, *(n.inputs[0] for n in t.readers))), 1)
     some = dataset.take(data, dataset.spread(len(data), _SAMPLES))
-    seen = ranges.collect(onnx_model.from_ir(model, name), some, wanted)
+    seen = ranges.collect(onnx_model.from_ir(model, name), some, looked)
     notes = []
     for t in found:
         terms = noise(t, seen, gain, bits)

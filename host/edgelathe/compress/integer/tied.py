@@ -40,6 +40,11 @@ class Tied:
         """Those that an integer model rounds: not what a Relu alone reads, nor what only moves."""
         return tuple(v for v in self.values if _is_rounded(v))
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether all that read it are dense: products, or convolutions of one pixel."""
+        return all(n.op_type != "Conv" or _is_one_pixel(n.inputs[0]) for n in self.readers)
+
 
 def find(graph: ir.Graph, allowed: Callable[[ir.Node], bool]) -> list[Tied]:
     """The sets of tied values of a graph with shapes that layers make and layers read; `allowed` says which nodes."""
@@ -167,6 +172,10 @@ def _is_through(node: ir.Node, read: list[ir.Value]) -> bool:
 def _leaves(value: ir.Value, graph: ir.Graph) -> bool:
     """Whether it is read from outside: as an output, or by a graph within a node."""
     return value.is_graph_output() or any(use.node.graph is not graph for use in value.uses())
+
+
+def _is_one_pixel(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and all(n == 1 for n in list(value.shape)[2:])
 
 
 def _channels(value: ir.Value) -> int | None:
