@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from edgelathe.core.errors import UserError
-from edgelathe.model import external, external_file, nodes_onnx, tflite
+from edgelathe.model import check_types, external, external_file, nodes_onnx, tflite
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.flatbuffer import FormatError
 from edgelathe.model.run import one_line
@@ -39,6 +39,8 @@ def onnx_file(path: Path, data: bytes) -> Model:
     _check_opsets(path, proto)
     _check_operators(path, proto)
     _check_names(path, proto)
+    check_types.check(path, proto.graph, _graphs(proto.graph.node))
+    check_types.check_samples(path, proto.graph)
     moved = _sort(path, proto)
     found = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]
     if not found and not moved:
@@ -144,10 +146,10 @@ def _check_spec(path: Path, proto: onnx.ModelProto) -> None:
     import onnx
 
     checked = proto
-    if not all(v.type.tensor_type.HasField("shape") for v in proto.graph.output):
+    if any(onnx_model.shapeless(v) for v in proto.graph.output):
         checked = onnx.ModelProto()
         checked.CopyFrom(proto)
-        for value in checked.graph.output:
+        for value in filter(onnx_model.shapeless, checked.graph.output):
             value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(checked)
