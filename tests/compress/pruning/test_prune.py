@@ -115,6 +115,31 @@ def test_few_rows_for_many_columns_never_lose_by_a_refit(count):
         assert said == ["not refitted: 1 sample, of which none can be held out; give 2 at least, better 32"]
 
 
+def windows():
+    """Four maps a sample through convolutions, and their eight tokens through a product, folded into the batch."""
+    g = Graph()
+    y = g.op("Reshape", "x", g.const(np.array([-1, 3, 8, 8])))
+    y = g.op("Relu", g.conv(y, 3, 16))
+    y = g.op("GlobalAveragePool", g.op("Relu", g.conv(y, 16, 8)))
+    y = g.op("Gemm", g.op("Reshape", y, g.const(np.array([-1, 8]))), g.weights(8, 24), g.weights(24))
+    y = g.op("Gemm", g.op("Relu", y), g.weights(24, 16), g.weights(16))
+    y = g.op("Transpose", g.op("Reshape", y, g.const(np.array([-1, 4, 16]))), perm=[0, 2, 1])
+    y = g.op("Relu", g.op("Conv", y, g.weights(8, 16, 3), g.weights(8)))
+    return g.build(g.op("Conv", y, g.weights(6, 8, 2), g.weights(6)), shape=("n", 4, 3, 8, 8))
+
+
+def test_layers_that_see_several_maps_or_tokens_of_a_sample():
+    model = windows()
+    data, unseen = samples(model, 70), samples(model, 16, seed=9)
+    want = outputs(model, unseen)[0]
+    refitted, plain = (
+        prune.apply(model, prune.Options(channels=0.5, repair=repair, allocate="uniform"), Context(data=data))
+        for repair in (True, False)
+    )
+    assert widths_of(refitted.model) == widths_of(plain.model)
+    assert sqnr(want, outputs(refitted.model, unseen)[0]) > sqnr(want, outputs(plain.model, unseen)[0]) + 1
+
+
 def test_accuracy_without_training(resnet, images, halved):
     part = slice(500, 900)
     plain = prune.apply(resnet, prune.Options(channels=0.2, multiple=8, repair=False), Context()).model
@@ -252,7 +277,7 @@ def test_rows_times_weights_are_the_convolution(kernel, attributes):
     )
     y = run.session(model)({"x": x})[0]
     (conv,) = onnx_model.to_ir(model).graph
-    picks = repair.pick(conv, y, len(x), 12, (0,))
+    picks = repair.pick(conv, y, len(x), len(x), 12, (0,))
     m = repair.matrix(conv).reshape(5, -1)
     np.testing.assert_allclose(repair.rows(conv, x, picks) @ m.T, repair.made(conv, y, picks), rtol=1e-4, atol=1e-4)
 

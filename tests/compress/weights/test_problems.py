@@ -81,3 +81,13 @@ def test_clamps_behind_layers_and_behind_their_sums_are_seen():
         "relu": (0, np.inf), "clip": (0, 6), "sum": (0, np.inf), "last": (-np.inf, np.inf)
     }  # fmt: skip
     assert [k for k, r in found.items() if r.beside is not None] == ["sum"]
+
+
+def test_a_sample_may_have_several_maps():
+    net = Graph()
+    maps = net.op("Reshape", "x", net.const(np.array([-1, 3, 8, 8])))
+    model = net.build(net.conv(net.op("Relu", net.conv(maps, 3, 8)), 8, 4), shape=("n", 5, 3, 8, 8))
+    work, before, layers = pairs(model)
+    for _, problem in problems.problems(work, before, layers, samples(model, 34), 0):  # more than a chunk
+        assert problem.moments.n == 34 * 5 * 64
+        np.testing.assert_allclose(problem.wanted, problem.weights, atol=1e-5)

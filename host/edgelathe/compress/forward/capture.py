@@ -24,8 +24,12 @@ _CHUNK = 32  # samples that run at once where the model's batch is open
 _OPTIONS = SessionOptions("onnxruntime", "CPUExecutionProvider", threads=2)
 
 
-def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """The values by name, for chunk after chunk of the samples; only nodes that they hang on are run.
+def chunks(
+    model: ir.Model, values: Sequence[str], data: Dataset
+) -> Iterator[tuple[slice, dict[str, NDArray[np.float32]]]]:
+    """Chunk after chunk, which of the samples it is and the values by name; only nodes that they hang on are run.
+
+    The first axis of a value counts samples, or whatever the graph has made of it, such as the tokens of all samples.
 
     A model's fixed batch is filled up with copies of the last sample, whose rows are cut off again.
 
@@ -54,5 +58,6 @@ def chunks(model: ir.Model, values: Sequence[str], data: Dataset) -> Iterator[di
         for name, value in out.items():
             if not np.isfinite(value).all():
                 raise UserError(data.name, f"value '{name}' is not finite on these samples", "check the preprocessing")
-        yield {n: v[: len(v) * count // size] for n, v in out.items()} if fixed else out
+        kept = {n: v[: len(v) * count // size] for n, v in out.items()} if fixed else out
+        yield slice(start, start + count), kept
         start += count

@@ -74,20 +74,18 @@ def _measure(
     sums = [Normal.empty(m.shape[1]) for m, _ in views]
     values = [name_of(s.node.inputs[0]) for _, s in parts]
     picks: dict[int, NDArray[np.int64]] = {}
-    start = 0
-    for chunk in capture.chunks(model, values + [name_of(s.node.outputs[0]) for _, s in parts], context.data):
-        n = len(next(iter(chunk.values())))
+    outputs = [name_of(s.node.outputs[0]) for _, s in parts]
+    for samples, chunk in capture.chunks(model, values + outputs, context.data):
         for i, (_, s) in enumerate(parts):
             x = chunk[values[i]]
             if repair.matrix(s.node) is None:
                 rows = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
             else:
                 if i not in picks:
-                    y = chunk[name_of(s.node.outputs[0])]
-                    picks[i] = repair.pick(s.node, y, len(context.data), _ROWS, (context.seed, i))
-                rows = repair.rows(s.node, x, picks[i][start : start + n])
+                    here, seed = samples.stop - samples.start, (context.seed, i)
+                    picks[i] = repair.pick(s.node, chunk[outputs[i]], here, len(context.data), _ROWS, seed)
+                rows = repair.rows(s.node, x, picks[i][samples])
             sums[i].add(rows)
-        start += n
     for group in pack:
         yield [
             _reader(s.node, m, unit, total, centred=centred)

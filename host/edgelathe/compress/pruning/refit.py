@@ -64,17 +64,17 @@ def refit(
             assert m is not None
             target = wanted.pop(job.index)[:, kept.get(node, np.ones(len(m), bool))]
             parts = (Normal.empty(m[0].size, len(m)), Normal.empty(m[0].size, len(m)))
-            x, start, at, every = name_of(node.inputs[0]), 0, 0, min(_HELD, len(data))
-            for chunk in capture.chunks(after, [x, *([job.other] if job.other else [])], data):
-                count = len(chunk[x])
-                own = picks[job.index][start : start + count]
+            x, at, every = name_of(node.inputs[0]), 0, min(_HELD, len(data))
+            for samples, chunk in capture.chunks(after, [x, *([job.other] if job.other else [])], data):
+                own = picks[job.index][samples]
                 rows = repair.rows(node, chunk[x], own)
                 y = target[at : at + len(rows)]
                 y = y - repair.made(node, chunk[job.other], own) if job.other else y
-                held = np.repeat(np.arange(start, start + count) % every == every - 1, len(rows) // count)
+                sample = samples.start + np.arange(len(rows)) * (samples.stop - samples.start) // len(rows)
+                held = sample % every == every - 1
                 for part, those in zip(parts, (~held, held), strict=True):
                     part.add(rows[those], y[those])
-                start, at = start + count, at + len(rows)
+                at += len(rows)
             notes.append(_solve(node, m, parts, names))
     return notes
 
@@ -147,15 +147,13 @@ def _targets(
     picks: dict[int, NDArray[np.int64]] = {}
     parts: dict[int, list[NDArray[np.float32]]] = {job.index: [] for job in pack}
     values = [v for j in pack for v in (name_of(nodes[j.index].outputs[0]), j.other) if v]
-    start = 0
-    for chunk in capture.chunks(before, values, context.data):
-        n = len(next(iter(chunk.values())))
+    for samples, chunk in capture.chunks(before, values, context.data):
         for job in pack:
             node = nodes[job.index]
             y = chunk[name_of(node.outputs[0])]
             if job.index not in picks:
-                picks[job.index] = repair.pick(node, y, len(context.data), _ROWS, (context.seed, job.index))
+                here, seed = samples.stop - samples.start, (context.seed, job.index)
+                picks[job.index] = repair.pick(node, y, here, len(context.data), _ROWS, seed)
             y = y + chunk[job.other] if job.other else y
-            parts[job.index].append(repair.made(node, y, picks[job.index][start : start + n]))
-        start += n
+            parts[job.index].append(repair.made(node, y, picks[job.index][samples]))
     return picks, {k: np.concatenate(v) for k, v in parts.items()}

@@ -123,5 +123,5 @@ def _put(node: ir.Node, m: NDArray[np.float64], b: NDArray[np.float64], names: g
 
 
 def _run(model: ir.Model, values: tuple[str, ...], data: Dataset) -> tuple[NDArray[np.float32], ...]:
-    chunks = list(capture.chunks(model, values, data))
+    chunks = [chunk for _, chunk in capture.chunks(model, values, data)]
     return tuple(np.concatenate([c[v] for c in chunks]) for v in values)

@@ -17,7 +17,7 @@ from edgelathe.compress.forward.frontier import Frontier
 from edgelathe.compress.graph import moves as g
 from edgelathe.compress.graph.moves import name_of
 from edgelathe.compress.weights import qweights, repair, second_order
-from edgelathe.compress.weights.rows import Rows, products
+from edgelathe.compress.weights.rows import Rows, Stack, products
 from edgelathe.core import dataset
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Problem:
         x, y = self.moments.means()
         made = np.einsum("gof,gf->go", real, x)
         if unhidden and self.rows.is_clamped:
-            y = self.rows.unhidden(real, y - made).sum(axis=1, dtype=np.float64) / max(self.moments.n, 1)
+            y = self.rows.unhidden_sum(real, y - made) / max(self.moments.n, 1)
         return np.asarray((y - made).reshape(-1), np.float32)
 
 
@@ -129,14 +129,17 @@ def problems(
 ) -> Iterator[tuple[Pair, Problem]]:
     """The problem of layer after layer, for any kind of grid; the caller settles each before it takes the next."""
     chunks = chunks_of(before, data)
-    samples = sum(len(next(iter(c.values()))) for c in chunks)
-    ours, theirs = (Frontier(m, chunks, data.name) for m in (model, before))
+    counts = [len(next(iter(c.values()))) for c in chunks]
+    ours, theirs = (Frontier(m, chunks, data.name, narrow=True) for m in (model, before))
     undecided = {pair.twin for pair in pairs}
     for index, pair in enumerate(pairs):
         undecided.discard(pair.twin)
-        rows = rows_of(pair, sides_of(pair, undecided), ours, theirs, samples, (seed, index))
+        rows = rows_of(pair, sides_of(pair, undecided), ours, theirs, counts, (seed, index))
         has_bias = len(pair.twin.inputs) > 2 and g.array(pair.twin.inputs[2]) is not None
-        yield pair, Problem.of(grouped(pair.twin), rows, samples, has_bias=has_bias)
+        problem = Problem.of(grouped(pair.twin), rows, sum(counts), has_bias=has_bias)
+        del rows
+        yield pair, problem
+        del problem  # gone before the next layer's rows are there, if the caller holds it no more
 
 
 def sides_of(job: Pair, undecided: set[ir.Node]) -> tuple[ir.Value, ir.Value] | None:
@@ -202,36 +205,38 @@ def rows_of(
     sides: tuple[ir.Value, ir.Value] | None,
     ours: Frontier,
     theirs: Frontier,
-    samples: int,
+    counts: Sequence[int],
     seed: tuple[int, int],
 ) -> Rows:
-    """The places of the layer's output that are looked at; `sides` as `sides_of` gives them."""
+    """The places of the layer's output that are looked at; `sides` of `sides_of`, `counts` of samples, by chunk."""
     x, y = job.node.inputs[0], job.twin.outputs[0]
     assert x is not None
     groups, outputs, features = grouped(job.twin).shape
-    parts: list[tuple[NDArray[np.float32], ...]] = []
+    stacks: list[Stack] = []
     picks: NDArray[np.int64] | None = None
     start = 0
     mine = ours.advance([x, *([sides[1]] if sides else [])])
     wanted = theirs.advance([y, *([sides[0]] if sides else [])])
-    for a, b in zip(mine, wanted, strict=True):
+    for a, b, count in zip(mine, wanted, counts, strict=True):
         read, made = a[name_of(x)], [b[name_of(y)]]
         if sides:
             beside = a[name_of(sides[1])]
             made = [made[0] + (b[name_of(sides[0])] - beside), beside]
         if picks is None:
             rows = max(64, _ENTRIES // (groups * features))
-            picks = repair.pick(job.twin, made[0], samples, rows, seed)
-        own = picks[start : start + len(read)]
-        start += len(read)
+            picks = repair.pick(job.twin, made[0], count, sum(counts), rows, seed)
+        own = picks[start : start + count]
+        start += count
         flat = repair.rows(job.twin, read, own)
         left = flat.reshape(len(flat), groups, features)
         right = [repair.made(job.twin, v, own).reshape(len(flat), groups, outputs) for v in made]
-        parts.append((left, *right))
-    stacks = [np.ascontiguousarray(np.moveaxis(np.concatenate(p), 1, 0)) for p in zip(*parts, strict=True)]
+        stacks = stacks or [Stack(-(-len(flat) * sum(counts) // count)) for _ in (left, *right)]
+        for stack, part in zip(stacks, (left, *right), strict=True):
+            stack.add(part)
+    found = [s.whole() for s in stacks]
     total = g.only_consumer(y) if sides else None
     low, high = clamp_behind(y if total is None else total.outputs[0])
-    return Rows(stacks[0], stacks[1], stacks[2] if sides else None, low, high)
+    return Rows(found[0], found[1], found[2] if sides else None, low, high)
 
 
 def grouped(node: ir.Node) -> Array:

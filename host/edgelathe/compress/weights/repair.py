@@ -145,6 +145,7 @@ def rows(node: ir.Node, x: NDArray[np.float32], picks: NDArray[np.int64]) -> NDA
     if node.op_type != "Conv":
         return x.reshape(-1, x.shape[-1])
     windows, space = _windows(node, x)
+    picks = _each(picks, len(x))
     place: tuple[Any, ...] = (np.arange(len(x))[:, None], slice(None), *np.unravel_index(picks, space))
     taken: NDArray[np.float32] = windows[place]
     return taken.reshape(picks.size, math.prod(taken.shape[2:]))  # from [samples, places, channels, *kernel]
@@ -155,17 +156,30 @@ def made(node: ir.Node, y: NDArray[np.float32], picks: NDArray[np.int64]) -> NDA
     if node.op_type != "Conv":
         return y.reshape(-1, y.shape[-1])
     flat = y.reshape(*y.shape[:2], math.prod(y.shape[2:]))
+    picks = _each(picks, len(y))
     return flat[np.arange(len(y))[:, None], :, picks].reshape(picks.size, flat.shape[1])
 
 
-def pick(node: ir.Node, y: NDArray[np.float32], samples: int, wanted: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-    """Places of the output [samples, places] that make about `wanted` rows, at random without repetition."""
+def pick(
+    node: ir.Node, y: NDArray[np.float32], here: int, samples: int, wanted: int, seed: tuple[int, ...]
+) -> NDArray[np.int64]:
+    """Places of the output [samples, places] that make about `wanted` rows, at random without repetition.
+
+    `y`: the output of `here` of the samples; a sample may have several maps of it, which are looked at in equal places.
+    """
     total = math.prod(y.shape[2:]) if node.op_type == "Conv" else 1
-    count = min(total, max(1, -(-wanted // samples)))
+    maps = max(1, len(y) // here)
+    count = min(total, max(1, -(-wanted // (samples * maps))))
     rng = np.random.default_rng(seed)
     if count == total:
         return np.broadcast_to(np.arange(total), (samples, total))
     return np.stack([rng.permutation(total)[:count] for _ in range(samples)])
+
+
+def _each(picks: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Those of each of `count` maps: a sample may have several, such as the frames of a video."""
+    each: NDArray[np.int64] = picks[np.arange(count) * len(picks) // count]
+    return each
 
 
 def _windows(node: ir.Node, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[int, ...]]:
