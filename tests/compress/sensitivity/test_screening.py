@@ -6,8 +6,11 @@ import pytest
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity import measure as s
 from edgelathe.compress.sensitivity import passes, screening
+from edgelathe.compress.sensitivity.errors import Answer
+from edgelathe.compress.sensitivity.known import Found, suspects
 from edgelathe.compress.sensitivity.scene import Scene
 from edgelathe.compress.sensitivity.screening import Screen, gains, margins
+from edgelathe.compress.sensitivity.strata import Known
 from edgelathe.core.dataset import Dataset
 from support.tiny_onnx import Graph, samples
 
@@ -45,7 +48,7 @@ def test_samples_are_left_out_once_enough_were_run():
     assert screen.left[1].tolist() == [False, True, False, True]
 
 
-def test_of_answers_that_are_left_out_a_hundredth_in_a_thousand_turns():
+def test_of_answers_that_are_left_out_a_thousandth_in_a_thousand_turns():
     """Gaps and gains are drawn anew: on average as few answers turn as the screen expects."""
     missed = left = 0
     for seed in range(60):
@@ -56,7 +59,7 @@ def test_of_answers_that_are_left_out_a_hundredth_in_a_thousand_turns():
         turned[rows] = False
         missed, left = missed + turned.sum(), left + 1000 - len(rows)
     assert left > 5_000
-    assert missed <= 2  # 0.6 are expected, less of a tail that falls faster
+    assert missed <= 1  # 0.06 are expected, less of a tail that falls faster
 
 
 def test_gains_that_grow_call_back_what_was_left_out():
@@ -100,7 +103,7 @@ def test_answers_are_those_of_all_samples(case, monkeypatch, activations):
             assert (a.accuracy, a.changed, a.n) == (b.accuracy, b.changed, b.n)
             assert b.sqnr_db == pytest.approx(a.sqnr_db, abs=2)
             assert a.sampled == 300
-    assert min(w.sampled for la in quick.layers for w in la.widths) == 128
+    assert min(w.sampled for la in quick.layers for w in la.widths) < 150
     assert max(w.changed for la in whole.layers for w in la.widths) > 5
 
 
@@ -114,6 +117,23 @@ def test_what_was_left_out_against_the_evidence_is_run_after_all(case, monkeypat
     assert {(la.layer, w.bits): w.changed for la in found.layers for w in la.widths} == whole
     again = [job for jobs in runs for job in jobs if job.rows is None]
     assert len(again) > len(whole)
+
+
+def test_a_sample_that_one_layer_turned_is_run_for_those_of_as_few_bits():
+    answers = np.zeros(6, np.intp)
+    told = Known(answers, np.zeros((6, 2), np.float32), {}, {}, np.zeros(0, np.intp))
+    found = {}
+    for key, rows, turned in ((("a", 0), None, [0]), (("a", 1), [1, 2], [2]), (("b", 0), [], []), (("b", 1), [5], [])):
+        one = found[key] = Found(None, np.zeros((6, 2)), early=False)
+        first = np.tile([1.0, 0.0], (6, 1))
+        first[turned] = [0.0, 1.0]
+        one._screen.add(6, None, None if rows is None else np.array(rows, np.intp))
+        one.outputs[:], one._n = first, 6
+    rows = suspects(found, list(found), (8, 4), told)
+    assert {key: some.tolist() for key, some in rows.items()} == {("a", 1): [0], ("b", 0): [0], ("b", 1): [0, 2]}
+    found["b", 1].amend(Answer(np.tile([0.0, 1.0], (6, 1)), {}), rows["b", 1])
+    assert found["b", 1].turned(told).tolist() == [True, False, True, False, False, False]
+    assert np.flatnonzero(~found["b", 1].left()).tolist() == [0, 2, 5]
 
 
 def test_where_inner_values_have_no_row_a_sample_all_samples_are_run():

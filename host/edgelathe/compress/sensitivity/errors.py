@@ -47,11 +47,13 @@ class Answer:
     """What a changed model gives on some samples: its first output [n, ...], and errors by name, chunk by chunk.
 
     `gains`: what each class gained on the float model's answer (`screening`), [n, classes]; None without classes.
+    `noise`: squared errors of each of these samples, by name; None without classes.
     """
 
     first: NDArray[Any]
     errors: Mapping[str, tuple[Error, ...]]
     gains: NDArray[np.float32] | None = None
+    noise: Mapping[str, NDArray[np.float64]] | None = None
 
     def db(self, names: Sequence[str]) -> float | None:
         """The worst of these values; None for none."""
@@ -74,8 +76,20 @@ class Answer:
         return 1.96 * error / ratio * 10 / math.log(10)
 
 
+def each(want: NDArray[Any], have: NDArray[Any]) -> NDArray[np.float64]:
+    """The squared error of each sample [n] of values [n, ...]."""
+    off = (have.astype(np.float64) - want.astype(np.float64)).reshape(len(want), math.prod(want.shape[1:]))
+    return np.asarray(np.einsum("ij,ij->i", off, off))
+
+
 def joined(parts: Sequence[Answer]) -> Answer:
     """One answer from those on parts of the samples."""
     errors = {n: tuple(e for p in parts for e in p.errors[n]) for n in parts[0].errors}
     gains = [p.gains for p in parts if p.gains is not None]
-    return Answer(np.concatenate([p.first for p in parts]), errors, np.concatenate(gains) if gains else None)
+    noise = [p.noise for p in parts if p.noise is not None]
+    return Answer(
+        np.concatenate([p.first for p in parts]),
+        errors,
+        np.concatenate(gains) if gains else None,
+        {n: np.concatenate([p[n] for p in noise]) for n in noise[0]} if noise else None,
+    )

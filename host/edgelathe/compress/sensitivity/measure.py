@@ -6,6 +6,7 @@ Each layer's weights alone are rounded, as `int8` would store them, to each widt
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,10 @@ from edgelathe.compress.graph.moves import array
 from edgelathe.compress.sensitivity import changes as changing
 from edgelathe.compress.sensitivity import passes, screening
 from edgelathe.compress.sensitivity.errors import Error
-from edgelathe.compress.sensitivity.known import Found, store
+from edgelathe.compress.sensitivity.known import Found, store, suspects
 from edgelathe.compress.sensitivity.passes import Job
 from edgelathe.compress.sensitivity.reference import Change
+from edgelathe.compress.sensitivity.strata import Known
 from edgelathe.compress.sensitivity.table import Layer, Sensitivity
 from edgelathe.compress.types import Note
 from edgelathe.stats import metrics
@@ -40,7 +42,7 @@ def measure(
 ) -> Sensitivity:  # fmt: skip
     """Round each layer alone to each width.
 
-    Of classes answers are known of all samples, the signal to noise of the first ones (`screening`).
+    Of classes not all samples are run, but answers are known of all of them (`screening`, `strata`).
 
     Args:
         scene: the float model on its samples, in random order.
@@ -60,13 +62,17 @@ def measure(
     changes: dict[str, list[Change]] = {}
     todo = set(keys)
     while todo:
-        for block, jobs in _work(scene, cuts, found, todo, changes, (widths, activations), early=early):
+        for block, known, jobs in _work(scene, cuts, found, todo, changes, (widths, activations), early=early):
             for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
-                found[job.layer.name, job.number].add(answer, job.rows)
+                found[job.key].add(answer, job.rows, known)
                 part = (
                     block.which.start * block.of.chunks.size + block.count * i / len(jobs)
                 ) / scene.float.chunks.samples
                 tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
+            left = suspects(found, [job.key for job in jobs], widths, known)
+            again = [replace(job, rows=left[job.key]) for job in jobs if job.key in left]
+            for job, answer in zip(again, block.settle(again), strict=True):
+                found[job.key].amend(answer, left[job.key])
         margin = _margins(scene)
         todo = {key for key in todo if not found[key].holds(margin)}
         for key in todo:  # a sample that was left out might turn after all: all of them once more
@@ -92,7 +98,7 @@ def measure(
 def _work(
     scene: Scene, cuts: Mapping[str, Suffix], found: Mapping[tuple[str, int], Found], todo: set[tuple[str, int]],
     changes: dict[str, list[Change]], how: tuple[Sequence[int], int | None], *, early: bool,
-) -> Iterator[tuple[Block, list[Job]]]:  # fmt: skip
+) -> Iterator[tuple[Block, Known | None, list[Job]]]:  # fmt: skip
     """Block after block, what is to be run on it; `changes` are made from the first one."""
     scores = scene.float.scores if scene.metric.name == "top1" else None
     layers = [la for la in scene.layers if any(name == la.name for name, _ in todo)]
@@ -103,16 +109,16 @@ def _work(
         changes |= zip((la.name for la in fresh), made, strict=True)
         if not block.which.start:
             _check(scene, block)
-        margin = screening.margins(block.known(scores)) if scores and block.apart else None
+        known = Known.of({k: block.known(k) for k in scene.float.names}, scores) if scores and block.apart else None
         jobs = [
-            Job(la, cuts[la.name], j, change, found[la.name, j].rows(margin))
+            Job(la, cuts[la.name], j, change, found[la.name, j].rows(known))
             for la in layers
             for j, change in enumerate(changes[la.name])
             if (la.name, j) in todo and not found[la.name, j].settled
         ]
         if not jobs:
             break
-        yield block, jobs
+        yield block, known, jobs
 
 
 def _margins(scene: Scene) -> NDArray[np.float32] | None:

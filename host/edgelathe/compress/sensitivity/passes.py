@@ -49,6 +49,11 @@ class Job:
     change: Change
     rows: NDArray[np.intp] | None = None
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """The layer's name, and the number of the change."""
+        return self.layer.name, self.number
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -98,7 +103,7 @@ class Block:
         want, size = {k: self.known(k) for k in self.of.names}, self.of.chunks.size
         first = want[self.of.names[0]]
         if not len(rows):
-            return Answer(first, {})
+            return Answer(first, {}, None, self.of.noise(want, want, 0))
         some, run = {k: v[rows] for k, v in want.items()}, self._run(job)
         parts: list[Sequence[NDArray[Any]]] = []
         read = {*job.cut.boundary, *([job.layer.source] if job.change.source else [])}
@@ -108,7 +113,7 @@ class Block:
             parts.append([v[: len(chosen)] for v in run(_inputs(job, self._gathered(read, filled)))])
         have = some | dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         first[rows] = have[self.of.names[0]]
-        return Answer(first, {}, self.of.gains(some, have, len(rows)))
+        return Answer(first, {}, self.of.gains(some, have, len(rows)), self.of.noise(some, have, len(rows)))
 
     def _gathered(self, names: Collection[str], rows: NDArray[np.intp]) -> Arrays:
         """Inner values of some samples, whose numbers ascend."""
@@ -117,10 +122,9 @@ class Block:
         return {k: np.concatenate([values[k][some] for values, some in held]) for k in names}
 
     def _run(self, job: Job) -> Run:
-        key = job.layer.name, job.number
-        run = self.open.get(key) or self._session(job)
+        run = self.open.get(job.key) or self._session(job)
         if self.keep:
-            self.open[key] = run
+            self.open[job.key] = run
         return run
 
     def _settled(self, job: Job) -> Answer:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity import screening
-from edgelathe.compress.sensitivity.errors import Answer, Error, joined
+from edgelathe.compress.sensitivity.errors import Answer, Error, each, joined
 from edgelathe.core.errors import UserError
 from edgelathe.model import cut_onnx
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgelathe.compress.integer.weighted import Weighted
 
 Gains = NDArray[np.float32] | None
+Noise = dict[str, NDArray[np.float64]] | None
 _HIDING = ("Softmax", "LogSoftmax", "Sigmoid")  # closing operators: the values before them tell more
 
 
@@ -121,7 +122,13 @@ class Float:
     def compared(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Answer:
         """The first n samples of a changed model's values against the float model's."""
         errors = {k: (Error.of(want[k][:n], have[k][:n]),) for k in (*self.outputs, *self.hidden)}
-        return Answer(have[self.names[0]][:n], errors, self.gains(want, have, n))
+        return Answer(have[self.names[0]][:n], errors, self.gains(want, have, n), self.noise(want, have, n))
+
+    def noise(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Noise:
+        """Squared errors of each of the first n samples, of outputs and hidden values; None without classes."""
+        if self.scores is None:
+            return None
+        return {k: each(want[k][:n], have[k][:n]) for k in (*self.outputs, *self.hidden)}
 
     def gains(self, want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]], n: int) -> Gains:
         """What classes gained on the float model's answers to the first n samples; None without classes."""

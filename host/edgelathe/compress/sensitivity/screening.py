@@ -3,8 +3,9 @@
 A changed layer turns an answer only where another class gains more on it than it was behind by. How much classes gain
 is known from the samples that were run, the first of which are taken at random; how likely larger gains are is read off
 their tail, taken for exponential (peaks over a threshold; Coles, Statistical Modeling of Extreme Values, 4.2, at shape
-0, which is on the safe side of tails that end or fall faster). Samples are left out while a hundredth of an answer in
-1,000 is expected to be missed with them. This is evidence and no proof, so it is asked again once more is known.
+0, which is on the safe side of tails that end or fall faster). Samples are left out while a thousandth of an answer in
+1,000 is expected to be missed with them. This is evidence and no proof, so it is asked again once more is known. Some
+samples gain much whichever layer is rounded: those that one turned are run for the others too (`known.suspects`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST = 128  # samples that are run before any is left out
-_MISSED, _DOUBTED = (
-    1e-5,
-    1e-4,
-)  # answers missed, of each sample: expected when it is left out, and from where on no more
+_MISSED = 1e-6  # answers missed, of each sample: expected when it is left out,
+_DOUBTED = 1e-5  # and from where on it is not
 _TAIL, _FEWEST, _MOST = 0.05, 20, 4096  # the share of gains that is their tail, and how many at least and at most
 _WORTH = 0.9  # where so many have to be run, all are
 
@@ -43,6 +42,18 @@ def gains(want: NDArray[Any], have: NDArray[Any]) -> NDArray[np.float32]:
     ahead[~np.isfinite(ahead)] = np.inf
     np.put_along_axis(ahead, answer, -np.inf, axis=1)
     return np.asarray(ahead)
+
+
+def others(rows: NDArray[np.intp], samples: int) -> NDArray[np.intp]:
+    """The numbers below `samples` that are not among the rows, ascending."""
+    rest = np.ones(samples, np.bool_)
+    rest[rows] = False
+    return np.flatnonzero(rest)
+
+
+def is_worth(ran: int, samples: int) -> bool:
+    """Whether so few have to be run that it pays to leave the others out."""
+    return ran <= _WORTH * samples
 
 
 @dataclass
@@ -67,9 +78,18 @@ class Screen:
             left[rows] = False
         self.left.append(left)
         self.ran += samples if rows is None else len(rows)
+        self._take(gained)
+
+    def _take(self, gained: NDArray[np.float32] | None) -> None:
         if gained is not None:
             both = np.concatenate([self.top, gained.reshape(-1)])
             self.top = np.sort(both)[::-1][:_MOST]
+
+    def amend(self, gained: NDArray[np.float32] | None, rows: NDArray[np.intp]) -> None:
+        """Take in those of the last samples that were left out and run after all."""
+        self.left[-1][rows] = False
+        self.ran += len(rows)
+        self._take(gained)
 
     def rows(self, behind: NDArray[np.float32]) -> NDArray[np.intp] | None:
         """Which of the next samples, with `margins` [n, classes], are to be run; None: all."""
@@ -78,9 +98,7 @@ class Screen:
         missed = self.missed(behind)
         safest = np.argsort(missed)
         out = safest[np.cumsum(missed[safest]) <= _MISSED * len(behind)]
-        if len(out) < (1 - _WORTH) * len(behind):
-            return None
-        return np.setdiff1d(np.arange(len(behind)), out)
+        return others(out, len(behind)) if is_worth(len(behind) - len(out), len(behind)) else None
 
     def missed(self, behind: NDArray[np.float32]) -> NDArray[np.float64]:
         """How many answers, 0 to 1, leaving each sample out is expected to miss."""

@@ -24,8 +24,7 @@ class Width:
         changed: how many answers differ from the float model's, None where the metric knows no answers.
         bytes: what the weights take, scales included.
         n: on how many samples answers are known.
-        sampled: how many, of all sorts, the signal to noise is of; of the others only those were run whose answer the
-            change might turn.
+        sampled: how many were run; the others' answers are known all the same, their noise is estimated (`strata`).
     """
 
     bits: int

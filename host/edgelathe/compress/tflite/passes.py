@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.compress.sensitivity import screening
-from edgelathe.compress.sensitivity.errors import Answer
+from edgelathe.compress.sensitivity.errors import Answer, each
 from edgelathe.compress.tflite import suffix as cuts
 from edgelathe.compress.tflite.file import File
 from edgelathe.compress.tflite.frontier import feeds, interpreter
@@ -48,6 +48,11 @@ class Job:
     number: int
     change: Change
     rows: NDArray[np.intp] | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The layer's name, and the number of the change."""
+        return self.layer.name, self.number
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +94,22 @@ class Block:
         errors = scene.compared(self.want, have) if job.rows is None else {}
         some = slice(None) if job.rows is None else job.rows
         scores = scene.scores
-        gains = None if scores is None else screening.gains(self.want[scores][some], have[scores][some])
-        return Answer(have[first], errors, gains)
+        if scores is None:
+            return Answer(have[first], errors)
+        noise = {scene.graph.tensors[t].name: each(self.want[t][some], have[t][some]) for t in scene.judged}
+        return Answer(have[first], errors, screening.gains(self.want[scores][some], have[scores][some]), noise)
 
     def _opened(self, job: Job) -> tuple[Call, tuple[int, ...]]:
         """The suffix with the change inside, and the numbers of its inputs."""
-        key, model = (job.layer.name, job.number), self.of.model.data
-        if key in self.open:
-            return self.open[key]
+        model = self.of.model.data
+        if job.key in self.open:
+            return self.open[job.key]
         place = (job.layer.positions, job.layer.layer.source) if job.change.source else None
         data, inputs = cuts.changed(File(model), job.cut, job.change.constants, place)
         made = interpreter(data, inputs, job.cut.outputs, plain=False), inputs
         held = 2 * len(model) + 2 * sum(v.nbytes for v in self.runs[0].values())
         if (len(self.open) + 1) * held <= SESSION_BYTES:
-            self.open[key] = made
+            self.open[job.key] = made
         return made
 
 

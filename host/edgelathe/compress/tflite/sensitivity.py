@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from edgelathe.compress.sensitivity import screening
 from edgelathe.compress.sensitivity.changes import rounding
 from edgelathe.compress.sensitivity.errors import EXACT_DB, Error
 from edgelathe.compress.sensitivity.keep import Together
-from edgelathe.compress.sensitivity.known import Found, store
+from edgelathe.compress.sensitivity.known import Found, Key, store, suspects
+from edgelathe.compress.sensitivity.strata import Known
 from edgelathe.compress.sensitivity.table import Layer, Sensitivity
 from edgelathe.compress.tflite import passes
 from edgelathe.compress.tflite.passes import Block, Change, Job
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from edgelathe.compress.tflite.weighted import Weighted
     from edgelathe.core.dataset import Dataset
     from edgelathe.model.types import Model
-
-Key = tuple[str, int]
 
 
 def document(
@@ -77,13 +77,18 @@ def measure(
                 held = store(len(keys), len(scene.data), scene.head(1), passes.BLOCK_BYTES)
                 found = {key: Found(scene, row, early) for key, row in zip(keys, held, strict=True)}
                 changes = {la.name: _changes(scene, block, la, widths, activations) for la in alive}
-            jobs = list(_jobs(scene, block, layers, cuts, changes, found, todo))
+            known = _known(scene, block)
+            jobs = list(_jobs(known, layers, cuts, changes, found, todo))
             if not jobs:
                 break
             for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
-                found[job.layer.name, job.number].add(answer, job.rows)
+                found[job.key].add(answer, job.rows, known)
                 part = (block.start + block.count * i / len(jobs)) / len(scene.data)
                 tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
+            left = suspects(found, [job.key for job in jobs], widths, known)
+            again = [replace(job, rows=left[job.key]) for job in jobs if job.key in left]
+            for job, answer in zip(again, block.settle(again), strict=True):
+                found[job.key].amend(answer, left[job.key])
         margin = _margins(scene)
         todo = {key for key in todo if not found[key].holds(margin)}
         for key in todo:
@@ -118,18 +123,24 @@ def _changes(scene: Scene, block: Block, la: Weighted, widths: Sequence[int], ac
     return [Change(la.rounded(bits, scene.means[la.name]), source) for bits in widths]
 
 
+def _known(scene: Scene, block: Block) -> Known | None:
+    """What the float model tells of a block's samples; of a fixed batch no sample is left out."""
+    scores, tensors = scene.scores if scene.batch == 1 else None, scene.graph.tensors
+    if scores is None:
+        return None
+    return Known.of({tensors[t].name: block.want[t] for t in scene.judged}, tensors[scores].name)
+
+
 def _jobs(
-    scene: Scene, block: Block, layers: Sequence[Weighted], cuts: Mapping[str, Suffix],
+    known: Known | None, layers: Sequence[Weighted], cuts: Mapping[str, Suffix],
     changes: Mapping[str, Sequence[Change]], found: Mapping[Key, Found], todo: set[Key],
 ) -> Iterator[Job]:  # fmt: skip
-    """What is to be run on a block; of a fixed batch no sample is left out."""
-    scores = scene.scores if scene.batch == 1 else None
-    margin = None if scores is None else screening.margins(block.want[scores])
+    """What is to be run on a block."""
     for la in layers:
         for j, change in enumerate(changes[la.name]):
             one = found[la.name, j]
             if (la.name, j) in todo and not one.settled:
-                yield Job(la, cuts[la.name], j, change, one.rows(margin))
+                yield Job(la, cuts[la.name], j, change, one.rows(known))
 
 
 def _margins(scene: Scene) -> NDArray[np.float32] | None:
