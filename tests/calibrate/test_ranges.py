@@ -9,6 +9,7 @@ import pytest
 from edgelathe.calibrate import ranges
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
+from support import large_onnx
 from support.tiny_onnx import Graph, samples
 
 
@@ -106,6 +107,15 @@ def test_resident_memory_is_flat_from_64_to_1024_samples():
         return int(child.stdout)
 
     assert peak(1024) - peak(64) < 8_000_000  # bytes; the model's activations of 1,024 samples are 200 MB
+
+
+def test_a_model_with_external_weights_is_never_opened_from_a_file_without_them(tmp_path, monkeypatch):
+    large = large_onnx.load(large_onnx.write(large_onnx.chain(), tmp_path / "m.onnx"), monkeypatch)
+    data = Dataset("d", large_onnx.samples())
+    want = ranges.gather(large, data, {"x1": None})["x1"]
+    monkeypatch.setattr(ranges, "_LARGE", 0)
+    have = ranges.gather(large, data, {"x1": None})["x1"]
+    assert (have.low, have.high) == (want.low, want.high)
 
 
 CHILD = """

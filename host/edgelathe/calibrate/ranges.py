@@ -190,7 +190,7 @@ def _open(model: Model, addition: bytes, options: Any) -> Any:
     import onnxruntime as ort
 
     providers = ["CPUExecutionProvider"]
-    if len(model.data) > _LARGE:
+    if len(model.data) > _LARGE and model.external is None:
         with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(suffix=".onnx") as file:  # a disk may be full
             file.writelines((model.data, addition))
             file.flush()
