@@ -59,6 +59,15 @@ def test_flips_are_counted_and_the_first_is_named(answers):
     assert "aarch64" in got.why
 
 
+def test_the_same_infinity_is_no_difference(answers):
+    model, x, y = answers
+    y[4] = np.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "outputs", lambda *_: [y.copy()])
+        got = parity(model, x, CPU, y, PROBE, decides=True)
+    assert (got.exact, got.max_abs, got.why) == (20, 0.0, "")
+
+
 def test_outputs_that_decide_nothing_have_no_flips(answers):
     model, x, y = answers
     got = parity(model, x, CPU, y + 1, PROBE, decides=False)

@@ -8,8 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgelathe.core.errors import UserError
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model
+from edgelathe.model.fixed import onnx as fixed_onnx
 
 MODELS = ["cifar10_resnet8/model.onnx", "cifar10_mobilenetv2/model.onnx"]
 AGAIN = """
@@ -84,3 +86,26 @@ def test_a_proto_or_graph_is_a_fresh_copy(data_dir):
 )  # fmt: skip
 def test_dtype_names(kind, name):
     assert onnx_model.dtype_name(kind) == name
+
+
+@pytest.mark.parametrize("form", ["initializer", "Constant"])
+def test_weights_in_sparse_form_run_and_are_refused_by_name_where_they_would_be_lost(tmp_path, form):
+    values = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
+    sparse = helper.make_sparse_tensor(values, helper.make_tensor("at", TensorProto.INT64, [2], [0, 5]), [4, 2])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+    )
+    if form == "Constant":
+        graph.node.insert(0, helper.make_node("Constant", [], ["w"], sparse_value=sparse))
+    else:
+        graph.sparse_initializer.append(sparse)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = io.load(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(run.outputs(model, {"x": np.eye(4, dtype=np.float32)})[0].sum(0), [1, 2])
+    for use in (onnx_model.to_ir, fixed_onnx.prepared):
+        with pytest.raises(UserError, match=r"m: constant 'w' is stored in sparse form.*; export"):
+            use(model)

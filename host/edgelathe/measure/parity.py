@@ -80,14 +80,16 @@ def parity(
     host = run.outputs(model, inputs, here)
     n = len(outputs)
     mine, theirs = host[0].reshape(n, -1), outputs.reshape(n, -1)
-    apart = np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max(1, initial=0.0)
+    alike = mine == theirs
+    with np.errstate(invalid="ignore"):  # where both are infinite
+        apart = np.where(alike, 0.0, np.abs(mine.astype(np.float64) - theirs.astype(np.float64))).max(1, initial=0.0)
     flipped = mine.argmax(1) != theirs.argmax(1) if decides and mine.shape[1] > 1 else None
     flips = None if flipped is None else int(flipped.sum())
     return Parity(
         n=n,
         same=None if flips is None else n - flips,
         flips=flips,
-        exact=int((mine == theirs).all(1).sum()),
+        exact=int(alike.all(1).sum()),
         max_abs=float(apart.max(initial=0.0)),
         mean_abs=float(apart.mean()),
         first_flip=int(flipped.argmax()) if flipped is not None and flips else None,

@@ -51,10 +51,14 @@ def from_proto(proto: onnx.ModelProto, name: str, beside: External | None = None
 
 
 def to_ir(model: Model) -> onnx_ir.Model:
-    """A fresh `onnx_ir.Model` that may be changed, over weights in `model`; nodes without a name stay without."""
+    """A fresh `onnx_ir.Model` that may be changed, over weights in `model`; nodes without a name stay without.
+
+    Raises UserError for weights in sparse form, which onnx_ir would leave out.
+    """
     import onnx_ir
 
     proto, parts = aside.parse(model.data)
+    refuse_sparse(proto, model.name)
     ir_model = onnx_ir.serde.deserialize_model(proto)
     _restore_names(proto.graph, ir_model.graph)
     aside.rest(ir_model.graph, proto, parts)
@@ -99,6 +103,15 @@ def signature(proto: onnx.ModelProto) -> Signature:
         tuple(_info(v) for v in proto.graph.input if v.name not in constants),
         tuple(_info(v) for v in proto.graph.output),
     )
+
+
+def refuse_sparse(proto: onnx.ModelProto, name: str) -> None:
+    """Raises UserError for constants of the main graph in sparse form: runtimes take them, steps do not."""
+    found = [t.values.name for t in proto.graph.sparse_initializer]
+    found += [n.output[0] for n in proto.graph.node for a in n.attribute if a.HasField("sparse_tensor")]
+    if found:
+        what = f"constant '{found[0]}' is stored in sparse form, which only inspect, bench and eval take"
+        raise UserError(name, what, "export the model with dense weights")
 
 
 def shapeless(value: onnx.ValueInfoProto) -> bool:

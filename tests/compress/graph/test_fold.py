@@ -95,6 +95,15 @@ def test_what_cannot_be_folded_stays():
     assert operators(folded(model).model) == ["Pad", "Conv"]  # padded with ones
 
 
+def test_infinite_terms_stay_outside_of_the_weights():
+    g = Graph()
+    mask = g.const(np.array([0, 0, 0, -np.inf], np.float32))  # the last answer is never given
+    model = g.build(g.op("Softmax", g.op("Add", g.op("MatMul", "x", g.weights(3, 4)), mask)), shape=("n", 3))
+    result = folded(model).model
+    assert operators(result) == ["MatMul", "Add", "Softmax"]
+    assert same(model, result)
+
+
 def test_an_output_in_the_middle_is_not_changed():
     g = Graph()
     a = g.conv("x", 3, 4)

@@ -98,7 +98,12 @@ def _channel_vector(node: ir.Node, data: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _absorb(into: ir.Node, factor: NDArray[np.float64], shift: NDArray[np.float64], names: Names) -> str | None:
-    """Scale and shift the outputs of `into`; the caller then bypasses the node that did it."""
+    """Scale and shift the outputs of `into`; the caller then bypasses the node that did it.
+
+    What is not finite stays where it is: -inf masks answers, and as a bias it would be a weight that no step can take.
+    """
+    if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
+        return None
     w = array(into.inputs[1])
     assert w is not None
     old = array(into.inputs[2]) if len(into.inputs) > 2 else None

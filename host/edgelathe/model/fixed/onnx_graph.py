@@ -9,6 +9,7 @@ import numpy as np
 
 from edgelathe.core.errors import UserError
 from edgelathe.model.fixed.types import Grid, Value
+from edgelathe.model.onnx import refuse_sparse
 
 if TYPE_CHECKING:
     import onnx
@@ -79,8 +80,13 @@ class Graph:
 
 
 def read(proto: onnx.ModelProto, where: str) -> Graph:
-    """The main graph, functions put in place. Raises UserError for opsets too old to have today's meaning."""
+    """The main graph, functions put in place.
+
+    Raises UserError for opsets too old to have today's meaning, and for weights in sparse form.
+    """
     import onnx
+
+    refuse_sparse(proto, where)
 
     if proto.functions:
         import onnx.inliner
