@@ -102,7 +102,7 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
     whole = sum(max(c.operations * 8 // c.bits for c in row) for row in choices.values())
     fewest = sum(min(c.operations for c in row) for row in choices.values())
     if room.operations is not None and fewest > room.operations:
-        what = f"{text} of the bit operations, the fewest bits take {fewest / whole:.3f}x"
+        what = f"{text} of the bit operations, the fewest bits take {_enough(fewest / whole)}"
         return UserError("mixed: cost", what, mend)
     found = [
         allocate.total(rows, picks).operations / whole
@@ -110,8 +110,13 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
         if all(rows := tuple(_rest(choices, some).values()))
         and (picks := allocate.fewest(rows, (room.bytes or 0) - sum(map(alone.shared_bytes, some))))
     ]
-    what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {min(found):.3f}x"
+    what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {_enough(min(found))}"
     return UserError("mixed", what, "raise one of them, or allow other bits in `widths`")
+
+
+def _enough(share: float) -> str:
+    """A share as a recipe has it, rounded up: it can be given."""
+    return f"{math.ceil(share * 1000) / 1000:.3f}x"
 
 
 def _least(choices: Choices, narrow: Collection[int]) -> float:
