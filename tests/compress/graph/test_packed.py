@@ -17,12 +17,12 @@ def stored(build):
     g = Graph()
     model = g.build(g.op("Add", "x", g.const(np.float32(0), "c")), shape=(1,), opset=11, ir_version=6)
     work = onnx_model.to_ir(model)
+    add = next(iter(work.graph))
     names = Names(work.graph)
     packer = packed.Packer(work.graph, names)
     value = build(packer)
     cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=names())
     cast.outputs[0].name = names()
-    add = next(n for n in work.graph if n.op_type == "Add")
     work.graph.insert_before(add, cast)
     add.replace_input_with(1, cast.outputs[0])
     work.graph.outputs[0].shape = None
@@ -125,3 +125,17 @@ def test_bits_are_read_back_from_the_graph(bits, shape, low):
     value = packed.Packer(graph, Names(graph)).integers(values, bits, np.int8)
     assert packed.bits_of(value, values.size) == bits
     assert packed.bits_of(None, values.size) is None
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_integers_of_a_table_come_back_moved(axis):
+    values = (-51, -30, -12, -2, 2, 12, 30, 51)
+    offset = np.array([7, 0, -12], np.int8) if axis is not None else np.array([7], np.int8)
+    along = offset.reshape([-1 if i == axis else 1 for i in range(3)])
+    integers = (RNG.choice(values, (3, 3, 5)) + along).astype(np.int8)
+    for by in (offset, np.zeros_like(offset)):
+        have = (integers - along + by.reshape(along.shape)).astype(np.int8)
+        model = stored(lambda p, h=have, b=by: p.moved(h, 3, values, b, axis))
+        np.testing.assert_array_equal(answer(model), have)
+    with pytest.raises(ValueError, match="none of the values"):
+        stored(lambda p: p.moved(integers + np.int8(1), 3, values, offset, axis))

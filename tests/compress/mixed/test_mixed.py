@@ -173,8 +173,8 @@ def test_without_a_size_bits_are_as_few_as_the_loss_allows(case):
 @pytest.fixture(scope="module")
 def regression():
     g = Graph()
-    y = g.op("Flatten", g.op("GlobalAveragePool", g.op("Relu", g.conv("x", 3, 16))))
-    model = g.build(g.op("Gemm", y, g.weights(16, 1), g.weights(1), name="head"))
+    y = g.op("Flatten", g.op("GlobalAveragePool", g.op("Relu", g.conv("x", 3, 64))))
+    model = g.build(g.op("Gemm", y, g.weights(64, 1), g.weights(1), name="head"))
     return model, samples(model, 16)
 
 

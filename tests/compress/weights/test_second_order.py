@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edgelathe.compress.weights import second_order
-from edgelathe.compress.weights.second_order import Levels
+from edgelathe.compress.weights.levels import Levels
 
 
 def problem(seed=0, groups=1, outputs=6, features=100):

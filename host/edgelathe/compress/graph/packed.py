@@ -57,6 +57,27 @@ class Packer:
         flat, made = self._unsigned(integers.reshape(-1), bits)
         return self._shaped(self._cast(flat, made, wanted), integers.shape)
 
+    def moved(
+        self, integers: NDArray[np.int8], bits: int, values: Sequence[int], offset: NDArray[np.int8], axis: int | None
+    ) -> ir.Value:
+        """An int8 value of the array's shape, whose integers are `values`, ascending, moved by `offset` along `axis`.
+
+        `offset` is int8 [channels], or of one number where `axis` is None. Raises ValueError for other integers.
+        """
+        import onnx_ir as ir
+
+        table = np.asarray(values, np.int8)
+        along = offset.reshape([-1 if i == axis else 1 for i in range(integers.ndim)])
+        plain = integers.astype(np.int64) - along
+        indices = np.searchsorted(table, plain).clip(0, len(table) - 1)
+        if (table[indices] != plain).any():
+            raise ValueError("integers that are none of the values")
+        if not offset.any():
+            return self.lookup(indices, bits, table)
+        found = self.lookup(indices, bits, table.astype(np.int32))
+        by = self._cast(self._constant(along), np.dtype(np.int8), np.dtype(np.int32))
+        return self.node("Cast", [self.node("Add", [found, by])], to=ir.DataType.INT8)
+
     def lookup(self, indices: NDArray[Any], bits: int, table: NDArray[Any]) -> ir.Value:
         """`table[indices]` for a table of one axis and of any type, with the indices stored in `bits` each.
 
@@ -72,9 +93,7 @@ class Packer:
         units = (padded.reshape(-1, joined) << (bits * np.arange(joined))).sum(axis=1)
         if joined > 1:  # filled up, so that tables of any length share their combinations
             table = np.concatenate([table, np.repeat(table[-1:], (1 << bits) - len(table))])
-        rows = self._constant(table)
-        if joined > 1:
-            rows = self._node("Gather", [rows, self._combinations(bits)])
+        rows = self._rows(table, bits) if joined > 1 else self._share(table)
         stored, made = self._unsigned(units, bits * joined)
         out = self._node("Gather", [rows, self._cast(stored, made, np.dtype(np.int32))])
         if padded.size > flat.size:
@@ -108,6 +127,11 @@ class Packer:
         elif flat.size != planes.shape[1]:
             value = self._node("Reshape", [value, self._share(np.array([flat.size], np.int64))])
         return value, word
+
+    def _rows(self, table: NDArray[Any], bits: int) -> ir.Value:
+        """[2**(bits * joined), joined]: what each unit stands for."""
+        key = ("rows", bits, table.dtype.str, table.tobytes())
+        return self._once(key, lambda: self._node("Gather", [self._share(table), self._combinations(bits)]))
 
     def _combinations(self, bits: int) -> ir.Value:
         """int32 [2**(bits * joined), joined]: the indices that lie in each unit."""

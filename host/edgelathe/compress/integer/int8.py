@@ -24,13 +24,14 @@ from edgelathe.compress.integer import grids, placement, qdq, qplan
 from edgelathe.compress.integer.rescale import rescale
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
 from edgelathe.compress.weights import qweights, rounding, saturation
-from edgelathe.compress.weights.second_order import Levels
+from edgelathe.compress.weights.levels import NORMAL_BITS, SPACINGS, Levels
+from edgelathe.core.errors import UserError
 from edgelathe.core.memory import give_back
 from edgelathe.core.profile import Hardware
 from edgelathe.model import onnx as onnx_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Set
 
     import onnx_ir as ir
 
@@ -72,6 +73,11 @@ class Options:
     rounding: str = option(
         "auto", "how weights are rounded; auto: second-order below 8 bits", choices=("auto", "nearest", "second-order")
     )
+    levels: str = option(
+        "auto",
+        "spacing of 2 to 5 bits of the weights, second-order; normal: denser near zero; auto: as loses less",
+        choices=SPACINGS,
+    )
     activations: int = option(8, "bits of the activations", choices=(8,))
     in_float: str | None = option(
         None,
@@ -94,8 +100,10 @@ def resolve(options: Options, hardware: Hardware) -> Options:
     not known the signed form runs everywhere, with exact products asked for. Tensor cores multiply blocks of 16;
     TensorRT takes neither zero points nor integer biases.
 
-    Raises UserError for `in_float` that names no pattern, or is still to be measured.
+    Raises UserError for `in_float` that names no pattern, or is still to be measured, and `levels` without few bits.
     """
+    if options.levels == "normal" and not (options.weights in NORMAL_BITS and _is_learned(options)):
+        raise UserError("int8: levels", "normal levels are for 2 to 5 bits, rounded by second order", "say weights=4")
     narrow = is_narrow_x86(hardware)
     cores = "tensor-cores" in hardware.features
     symmetric = cores if options.symmetric is None else options.symmetric
@@ -211,27 +219,30 @@ def _write(
     """Write integer weights and values, and drop the clamps that the grids do; `twin` is the model in float."""
     graph, writer = model.graph, qdq.Writer(model.graph, names, symmetric=bool(options.symmetric))
     own = {n: options_for(options, n, context.overrides) or options for n in plan.weights}
-    levels = {n: _levels(n, own[n]) for n in plan.weights}
+    bits = {n: _bits(n, own[n]) for n in plan.weights}
     sizes = {n: array(n.inputs[1]).size for n in plan.weights}  # type: ignore[union-attr]  # constant, by the plan
     learned = [n for n in plan.weights if _is_learned(own[n])]
     before = onnx_model.to_ir(twin) if learned else model  # a copy costs what the weights do
     if learned:
         infer_shapes(before)
     twins = dict(zip(graph, before.graph, strict=True))
-    jobs = [
-        rounding.Job(n, twins[n], levels[n], found.grid[n.inputs[0]].scale, per_channel=own[n].per_channel)  # type: ignore[index]  # a layer has an input
-        for n in learned
-    ]
-    narrowed = {
-        node: _write_nearest(writer, node, found, own[node], levels[node])
-        for node in plan.weights
-        if node not in learned
-    }
+
+    def job_of(node: ir.Node) -> rounding.Job:
+        source = node.inputs[0]
+        assert source is not None
+        reduce, scale = _reduced(node, own[node]), found.grid[source].scale
+        return rounding.Job(node, twins[node], bits[node], own[node].levels, reduce, scale, own[node].per_channel)
+
+    jobs = [job_of(n) for n in learned]
+    narrowed = {node: _write_nearest(writer, node, found, own[node]) for node in plan.weights if node not in learned}
     _write_values(graph, writer, plan, found, options)
     assert context.data is not None
+    normal = set()
     for job, stored in rounding.walk(model, before, jobs, context.data, context.seed) if jobs else ():
         writer.weights(job.node, stored, job.input_scale)
-    return (*_notes(plan, own, levels, narrowed), *_average(sizes, levels))
+        if stored.values is not None:
+            normal.add(job.node)
+    return (*_notes(plan, own, bits, narrowed, normal), *_average(sizes, bits))
 
 
 def _is_learned(options: Options) -> bool:
@@ -243,23 +254,22 @@ def _bits(node: ir.Node, options: Options) -> int:
     return max(options.weights, options.depthwise) if is_depthwise(node) else options.weights
 
 
-def _levels(node: ir.Node, options: Options) -> Levels:
-    """What its weights may be. Rounded to nearest, `reduce=auto` takes range from single outputs only."""
+def _reduced(node: ir.Node, options: Options) -> bool:
+    """Whether all weights give up range. Rounded to nearest, `reduce=auto` takes it from single outputs only."""
     w = array(node.inputs[1])
     assert w is not None
     learned = _is_learned(options) and saturation.pairs_up(node, w)
-    return Levels.of(_bits(node, options), reduce=options.reduce is True or (options.reduce == "auto" and learned))
+    return options.reduce is True or (options.reduce == "auto" and learned)
 
 
-def _write_nearest(
-    writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options, levels: Levels
-) -> tuple[int, int]:
+def _write_nearest(writer: qdq.Writer, node: ir.Node, found: Calibrated, own: Options) -> tuple[int, int]:
     """Gives how many outputs of how many gave up range."""
     source, w = node.inputs[0], array(node.inputs[1])
     assert source is not None
     assert w is not None
     scale, mean = found.grid[source].scale, found.mean[str(source.name)] if own.correct else None
     pairs = own.reduce == "auto" and saturation.pairs_up(node, w)
+    levels = Levels.of(_bits(node, own), reduce=_reduced(node, own))
     stored = qweights.store(node, scale, mean, levels, per_channel=own.per_channel, pairs=pairs)
     writer.weights(node, stored, scale)
     return stored.narrowed, w.shape[qweights.channel_axis(node)]
@@ -268,13 +278,14 @@ def _write_nearest(
 def _notes(
     plan: Plan,
     own: Mapping[ir.Node, Options],
-    levels: Mapping[ir.Node, Levels],
+    bits: Mapping[ir.Node, int],
     narrowed: Mapping[ir.Node, tuple[int, int]],
+    normal: Set[ir.Node],
 ) -> Iterator[Note]:
     for node in plan.weights:
-        text = f"int{levels[node].bits}, {'a scale per channel' if own[node].per_channel else 'one scale'}"
+        text = f"int{bits[node]}, {'a scale per channel' if own[node].per_channel else 'one scale'}"
         if _is_learned(own[node]):
-            text += ", second-order"
+            text += ", second-order" + (", levels of a normal distribution" if node in normal else "")
         some, of = narrowed.get(node, (0, 0))
         if some:
             text += f", less range for {some} of {of} outputs: two products would leave 16 bits"
@@ -288,11 +299,11 @@ def _constant(plan: Plan, found: Calibrated) -> Iterator[Note]:
         yield Note(name, False, what)
 
 
-def _average(sizes: Mapping[ir.Node, int], levels: Mapping[ir.Node, Levels]) -> tuple[Note, ...]:
+def _average(sizes: Mapping[ir.Node, int], bits: Mapping[ir.Node, int]) -> tuple[Note, ...]:
     """The bits of a weight on average, where layers differ."""
-    if all(v.bits == 8 for v in levels.values()):
+    if all(v == 8 for v in bits.values()):
         return ()
-    mean = sum(n * levels[k].bits for k, n in sizes.items()) / max(sum(sizes.values()), 1)
+    mean = sum(n * bits[k] for k, n in sizes.items()) / max(sum(sizes.values()), 1)
     return (Note("model", True, f"{mean:.2f} bits a weight on average"),)
 
 

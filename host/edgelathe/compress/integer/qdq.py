@@ -51,13 +51,23 @@ class Writer:
         # The format lets zero points of weights be left out or shared; QGemm needs them, and where ONNX Runtime makes
         # weights uint8 (x86 with exact products) it fails on shared ones.
         zero = constant(self._graph, np.zeros(stored.scale.shape, np.int8), self._names())
-        self._constant(node, 1, stored.weights, [self._share(stored.scale), zero], stored.axis, stored.bits)
+        integers = self._packed(stored)
+        self._constant(node, 1, integers, [self._share(stored.scale), zero], stored.axis)
         if stored.bias is not None:
             scale = np.broadcast_to(stored.scale * np.float32(input_scale), stored.bias.shape)
             if self._symmetric:
                 set_constant(node, 2, (stored.bias * scale).astype(np.float32), self._names)
                 return
             self._constant(node, 2, stored.bias, [self._share(scale.astype(np.float32))], 0)
+
+    def _packed(self, stored: Stored) -> NDArray[np.int8] | ir.Value:
+        """The integers as they are where they take 8 bits, else a value that unpacks them."""
+        if stored.bits == 8:
+            return stored.weights
+        if stored.values is None or stored.offset is None:
+            return self._packer.integers(stored.weights, stored.bits, np.int8)
+        offset = stored.offset if stored.axis is not None else stored.offset[:1]
+        return self._packer.moved(stored.weights, stored.bits, stored.values, offset, stored.axis)
 
     def operand(self, node: ir.Node, index: int, signed: bool) -> None:
         """Store a constant operand of a layer without weights, with one scale."""
@@ -74,20 +84,16 @@ class Writer:
         self,
         node: ir.Node,
         index: int,
-        data: NDArray[Any],
+        data: NDArray[Any] | ir.Value,
         parameters: list[ir.Value],
         axis: int | None,
-        bits: int | None = None,
     ) -> None:
-        """Put integers, in the bits of their type or packed in fewer, in place of a layer's constant."""
+        """Put integers in place of a layer's constant."""
         old = node.inputs[index]
         name = old.name if old is not None and old.name and len(old.name) <= _LONG and len(old.uses()) == 1 else None
         if name:
             del self._graph.initializers[name]
-        if bits is not None and bits < 8:
-            value = self._packer.integers(data, bits, data.dtype)
-        else:
-            value = constant(self._graph, data, name or self._names())
+        value = constant(self._graph, data, name or self._names()) if isinstance(data, np.ndarray) else data
         attributes = {"axis": axis} if axis is not None and axis != 1 else {}
         real = self._node("DequantizeLinear", [value, *parameters], attributes)
         self._graph.insert_before(node, real)

@@ -13,7 +13,7 @@ from edgelathe.compress.graph.moves import Names, array, layer, number, set_cons
 from edgelathe.compress.integer import qplan
 from edgelathe.compress.types import Note
 from edgelathe.compress.weights import qweights
-from edgelathe.compress.weights.second_order import Levels
+from edgelathe.compress.weights.levels import Levels
 
 if TYPE_CHECKING:
     import onnx_ir as ir

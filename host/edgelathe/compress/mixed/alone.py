@@ -27,9 +27,9 @@ from edgelathe.compress.mixed.limits import FLOAT, HALF
 from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.errors import Answer, Error, joined
 from edgelathe.compress.sensitivity.reference import Change, Float
-from edgelathe.compress.weights import qweights, second_order
+from edgelathe.compress.weights import levels, qweights, second_order
+from edgelathe.compress.weights.levels import NORMAL_BITS, Levels
 from edgelathe.compress.weights.problems import Pair, Problem, problems
-from edgelathe.compress.weights.second_order import Levels
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.graph import layers as graph_layers
@@ -131,9 +131,7 @@ def forms(
         la = learned[pair.node]
         for bits in widths[la.name]:
             if bits not in found[la.name]:
-                own = of.options[la.name]
-                levels = Levels.of(bits, reduce=own.reduce is True)
-                found[la.name][bits] = _learned(la, problem, levels, shared=not own.per_channel)
+                found[la.name][bits] = _learned(la, problem, bits, of.options[la.name])
     return found
 
 
@@ -183,7 +181,7 @@ def choices(la: Weighted, lost: Mapping[int, float], macs: int = 0) -> tuple[Cho
 
 
 def stored_bytes(elements: int, channels: int, bits: float) -> int:
-    """What weights take in the file: packed, with a scale and a zero point a channel and the nodes that unpack them.
+    """What weights take in the file: packed, with scale, zero point and offset a channel, and the unpacking nodes.
 
     `bits` that are no whole number stand between two widths.
     """
@@ -195,7 +193,7 @@ def stored_bytes(elements: int, channels: int, bits: float) -> int:
     if low < bits:
         below, above = (stored_bytes(elements, channels, b) for b in (low, low + 1))
         return round(below + (above - below) * (bits - low))
-    return packed_bytes(elements, low) + 5 * channels + unpacking_bytes(low)
+    return packed_bytes(elements, low) + (5 + (low in NORMAL_BITS)) * channels + unpacking_bytes(low)
 
 
 @functools.cache
@@ -218,9 +216,14 @@ def _packed_graph(bits: int, count: int) -> int:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset.LOWEST}, name="g")
     packer, packed = Packer(graph, Names(graph)), 0
     for i in range(1, count + 1):
-        values = np.resize(np.array([-1, 0, i], np.int8).clip(-2, 1), (16, 8 * i))
-        packer.integers(values, bits, np.int8)
-        packed += packed_bytes(values.size, bits)
+        shape = (16, 8 * i)
+        if bits in NORMAL_BITS:
+            table = Levels.normal(bits).values or ()
+            packer.moved(np.full(shape, table[0] + 1, np.int8), bits, table, np.ones(16, np.int8), 0)
+            packed += 16
+        else:
+            packer.integers(np.resize(np.array([-1, 0, i], np.int8).clip(-2, 1), shape), bits, np.int8)
+        packed += packed_bytes(math.prod(shape), bits)
     return int(ir.serde.serialize_graph(graph).ByteSize()) - packed
 
 
@@ -230,11 +233,12 @@ def _half(la: Weighted) -> Constants:
     return {la.weight: w.astype(np.float16).astype(np.float32)}
 
 
-def _learned(la: Weighted, problem: Problem, levels: Levels, *, shared: bool) -> Constants:
+def _learned(la: Weighted, problem: Problem, bits: int, own: Options) -> Constants:
     w: NDArray[Any] | None = array(la.node.inputs[1])
     assert w is not None
     least = np.zeros(problem.weights.shape[:2], np.float32)
-    real = second_order.round_to(problem.wanted, problem.hessian, levels, least, shared=shared).real()
+    grid = levels.chosen(problem.wanted, problem.hessian, bits, own.levels, reduce=own.reduce is True)
+    real = second_order.round_to(problem.wanted, problem.hessian, grid, least, shared=not own.per_channel).real()
     outputs_first = qweights.channel_axis(la.node) == 0
     weights = real.reshape(w.shape) if outputs_first else real.reshape(w.shape[::-1]).T
     out = {la.weight: np.ascontiguousarray(weights, np.float32)}

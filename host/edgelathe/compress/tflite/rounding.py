@@ -19,8 +19,9 @@ from edgelathe.compress.tflite.file import File
 from edgelathe.compress.tflite.frontier import Frontier
 from edgelathe.compress.tflite.layers import NONE, Layer, layers
 from edgelathe.compress.weights import qweights, second_order
+from edgelathe.compress.weights.levels import Levels
 from edgelathe.compress.weights.problems import DAMP, DAMP_WIDE, Moments
-from edgelathe.compress.weights.second_order import Array, Levels
+from edgelathe.compress.weights.second_order import Array
 from edgelathe.core import dataset
 from edgelathe.model import tflite
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgelathe.calibrate.scales import store_weights, weight_scales
 from edgelathe.compress.tflite.layers import AXES, Layer, layers
 from edgelathe.compress.types import Note
-from edgelathe.compress.weights.second_order import Levels
+from edgelathe.compress.weights.levels import Levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from edgelathe.compress.weights.second_order import Levels
+    from edgelathe.compress.weights.levels import Levels
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
     """One layer in integers: real weights = scale * weights, real bias = input scale * scale * bias.
 
-    `weights` int8 that fit `bits`; `scale` float32, one per output channel or shape (); `axis` of the channels, None
+    `weights` int8, told by `bits`: they fit these, or they are `values`, ascending, each output's moved by its `offset`
+    (int8 [channels]); `scale` float32, one per output channel or shape (); `axis` of the channels, None
     for one scale; `bias` int32 [channels] or None. `narrowed`: how many
     outputs gave up range so that no pair of products leaves 16 bits.
     """
@@ -33,6 +34,8 @@ class Stored:
     bias: NDArray[np.int32] | None
     bits: int = 8
     narrowed: int = 0
+    values: tuple[int, ...] | None = None
+    offset: NDArray[np.int8] | None = None
 
 
 def store(

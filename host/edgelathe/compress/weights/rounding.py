@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelathe.compress.graph import moves as g
-from edgelathe.compress.weights import qweights, second_order
+from edgelathe.compress.weights import levels, qweights, second_order
 from edgelathe.compress.weights.problems import Pair, Problem, problems
 from edgelathe.compress.weights.qweights import Stored
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgelathe.compress.weights.second_order import Levels
     from edgelathe.core.dataset import Dataset
 
 
 @dataclass(frozen=True)
 class Job(Pair):
-    """A layer of an integer graph, and how its weights may be stored."""
+    """A layer of an integer graph, and how its weights may be stored: see `levels.chosen`."""
 
-    levels: Levels
+    bits: int
+    spacing: str
+    reduce: bool
     input_scale: float
     per_channel: bool
 
@@ -49,7 +50,8 @@ def _stored(job: Job, problem: Problem) -> Stored:
     if problem.has_bias:  # it has to fit 32 bits in units of both scales, with room for the sum
         largest = np.abs(np.asarray(g.array(job.twin.inputs[2]), np.float64))
         least = (largest / job.input_scale / 2.0**30).astype(np.float32).reshape(least.shape)
-    found = second_order.round_to(problem.wanted, problem.hessian, job.levels, least, shared=not job.per_channel)
+    grid = levels.chosen(problem.wanted, problem.hessian, job.bits, job.spacing, reduce=job.reduce)
+    found = second_order.round_to(problem.wanted, problem.hessian, grid, least, shared=not job.per_channel)
     scale, axis = found.scale.reshape(-1), qweights.channel_axis(job.twin)
     bias = problem.bias(found.real(), unhidden=True)
     stored = None if bias is None else qweights.integer_bias(bias.astype(np.float64), job.input_scale * scale)
@@ -59,5 +61,7 @@ def _stored(job: Job, problem: Problem) -> Stored:
         scale if job.per_channel else scale[0].reshape(()),
         axis if job.per_channel else None,
         stored,
-        job.levels.bits,
+        job.bits,
+        values=grid.values,
+        offset=found.offset.reshape(-1),
     )

@@ -12,10 +12,15 @@ convolution one group per channel.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edgelathe.compress.weights.levels import Levels
 
 Array = NDArray[np.float64]
 _BLOCK = 64  # inputs that are rounded between two matrix products
@@ -23,34 +28,23 @@ _ENTRIES = 1 << 24  # weights times candidates of scales that are rounded at onc
 _SMALLEST = 2.0**-100  # of a scale, as elsewhere
 # Fractions of the range that the largest weight asks for. Few bits want to clip; 8 bits do not.
 _RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The integers low..high, zero among them, that a weight may be."""
-
-    low: int
-    high: int
-
-    @classmethod
-    def of(cls, bits: int, *, reduce: bool) -> Levels:
-        """All that the bits hold; of 8 bits -127..127, or -64..64 where a kernel adds two products in 16 bits."""
-        if bits == 8:
-            return cls(-64, 64) if reduce else cls(-127, 127)
-        return cls(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-
-    @property
-    def bits(self) -> int:
-        """That hold them."""
-        return max(self.high.bit_length(), (-self.low - 1).bit_length()) + 1
+_BESIDE = (0.95, 1.0, 1.05)  # of the best of them, where levels are moved
 
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
-    """Integers [g, o, f] int8, their scale [g, o] float32, and what they lose [g, o] in the unit of y^2."""
+    """What weights became.
+
+    Attributes:
+        integers: int8 [g, o, f].
+        scale: float32 [g, o].
+        offset: int8 [g, o], by how much the levels of an output are moved.
+        loss: [g, o], in the unit of y^2.
+    """
 
     integers: NDArray[np.int8]
     scale: NDArray[np.float32]
+    offset: NDArray[np.int8]
     loss: Array
 
     def real(self) -> Array:
@@ -77,28 +71,45 @@ def round_to(
     """Integers and scales for real `weights` [g, o, f] under a `hessian` [g, f, f] that can be factored.
 
     Each output (`shared`: all of them together) takes, of scales that clip more or less of its largest weight, the one
-    that loses least after rounding; none is below `least` [g, o].
+    that loses least after rounding; none is below `least` [g, o]. Then moved levels are tried, with scales beside that.
     """
     factor = _factor(hessian)
-    largest = np.maximum(weights.max(axis=2) / levels.high, weights.min(axis=2) / min(levels.low, -1))
     if shared:
-        largest, least = np.full_like(largest, largest.max()), np.full_like(least, least.max())
-    best: Rounded | None = None
-    at_once = max(1, _ENTRIES // weights.size)
-    for start in range(0, len(_RATIOS), at_once):
-        ratios = np.asarray(_RATIOS[start : start + at_once])
-        scale = (largest[:, None] * ratios[:, None]).astype(np.float32)  # [g, ratios, o]
+        least = np.full_like(least, least.max())
+
+    def largest(offset: int) -> Array:
+        high, low = max(levels.high + offset, 1), min(levels.low + offset, -1)
+        found = np.maximum(weights.max(axis=2) / high, weights.min(axis=2) / low)
+        return np.full_like(found, found.max()) if shared else np.asarray(found)
+
+    def best(candidates: list[tuple[Array, int]]) -> Rounded:
+        """Of scales [g, o] with offsets."""
+        scale = np.stack([s for s, _ in candidates], axis=1).astype(np.float32)
         scale = np.maximum(np.where(scale < _SMALLEST, np.float32(1), scale), least[:, None])
-        found = _best_of(_round(weights, factor, scale, levels), len(ratios), weights.shape, shared=shared)
-        best = found if best is None else _better(best, found, shared=shared)
-    assert best is not None
-    return best
+        offset = np.asarray([c for _, c in candidates], np.int8)
+        step = max(1, _ENTRIES // weights.size)
+        parts = (
+            _best_of(
+                _round(weights, factor, scale[:, i : i + step], offset[i : i + step], levels),
+                len(offset[i : i + step]), weights.shape, shared=shared,
+            )
+            for i in range(0, len(offset), step)
+        )  # fmt: skip
+        return functools.reduce(functools.partial(_better, shared=shared), parts)
+
+    plain = largest(0)
+    found = best([(plain * ratio, 0) for ratio in _RATIOS])
+    moves = [c for c in levels.offsets if c]
+    if not moves:
+        return found
+    ratio = np.where(plain > _SMALLEST, found.scale / np.maximum(plain, _SMALLEST), 1.0)
+    moved = best([(largest(c) * np.minimum(ratio * near, 1.0), c) for c in moves for near in _BESIDE])
+    return _better(found, moved, shared=shared)
 
 
 def nearest_to(weights: Array, scale: NDArray[np.float32], levels: Levels) -> NDArray[np.int8]:
     """Integers [g, o, f] next to the weights, without second order."""
-    q = np.rint(weights / scale[:, :, None])
-    return np.asarray(np.clip(q, levels.low, levels.high), np.int8)
+    return levels.nearest(weights / scale[:, :, None]).astype(np.int8)
 
 
 def _factor(hessian: Array) -> Array:
@@ -107,11 +118,13 @@ def _factor(hessian: Array) -> Array:
     return np.swapaxes(turned[:, ::-1, ::-1], 1, 2)
 
 
-def _round(weights: Array, factor: Array, scale: NDArray[np.float32], levels: Levels) -> Rounded:
-    """Round [g, o, f] for each of the scales [g, k, o] at once: integers [g, k * o, f] and their losses."""
+def _round(
+    weights: Array, factor: Array, scale: NDArray[np.float32], offset: NDArray[np.int8], levels: Levels
+) -> Rounded:
+    """Round [g, o, f] for each of the scales [g, k, o] and offsets [k]: integers [g, k * o, f] and their losses."""
     g, o, f = weights.shape
     k = scale.shape[1]
-    grid = scale.reshape(g, k * o).astype(np.float64)
+    grid, start_at = scale.reshape(g, k * o).astype(np.float64), np.repeat(offset, o)
     diagonal = np.diagonal(factor, axis1=1, axis2=2)
     ratio = factor / diagonal[:, :, None]
     rows = np.broadcast_to(weights[:, None], (g, k, o, f)).reshape(g, k * o, f)
@@ -124,11 +137,11 @@ def _round(weights: Array, factor: Array, scale: NDArray[np.float32], levels: Le
             w = moved[:, :, i - start]
             if i > start:
                 w = w + np.einsum("gof,gf->go", errors[:, :, start:i], ratio[:, i, start:i])
-            q = np.clip(np.rint(w / grid), levels.low, levels.high)
+            q = levels.nearest(w / grid - start_at) + start_at
             out[:, :, i] = q
             errors[:, :, i] = rows[:, :, i] - q * grid
             loss += np.square((w - q * grid) * diagonal[:, None, i])
-    return Rounded(out, scale.reshape(g, k * o), loss)
+    return Rounded(out, scale.reshape(g, k * o), np.broadcast_to(start_at, (g, k * o)), loss)
 
 
 def _best_of(found: Rounded, k: int, shape: tuple[int, ...], *, shared: bool) -> Rounded:
@@ -143,7 +156,7 @@ def _best_of(found: Rounded, k: int, shape: tuple[int, ...], *, shared: bool) ->
         index = at.reshape(g, 1, o, *(1 for _ in tail))
         return np.take_along_axis(values.reshape(g, k, o, *tail), index, axis=1)[:, 0]
 
-    return Rounded(taken(found.integers, f), taken(found.scale), taken(found.loss))  # type: ignore[arg-type]  # kept
+    return Rounded(taken(found.integers, f), taken(found.scale), taken(found.offset), taken(found.loss))  # type: ignore[arg-type]  # kept
 
 
 def _better(a: Rounded, b: Rounded, *, shared: bool) -> Rounded:
@@ -151,5 +164,6 @@ def _better(a: Rounded, b: Rounded, *, shared: bool) -> Rounded:
     return Rounded(
         np.where(wins[:, :, None], b.integers, a.integers),
         np.where(wins, b.scale, a.scale),
+        np.where(wins, b.offset, a.offset),
         np.where(wins, b.loss, a.loss),
     )
