@@ -75,7 +75,9 @@ class Store:
         return _known(whole), _known(partial)
 
     def remove(self, names: List[Any]) -> int:
-        """Delete the named files, whole or partial; how many were there."""
+        """Delete the named files, whole or partial, and what `link` made of them; how many were there."""
+        for name in names:
+            self._unlink_beside(name)
         paths = [p for n in names for p in (self.path(n), self.partial(n))]
         return sum(_unlink(p) for p in paths)
 
@@ -105,6 +107,16 @@ class Store:
             self._use(sha256)
             self._evict()
         return size, True
+
+    def _unlink_beside(self, sha256: Any) -> None:
+        """Its bytes stay on the disk as long as one name of them does."""
+        path = self.path(sha256)
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_nlink > 1:
+                for folder in os.listdir(self._folder):
+                    beside = os.path.join(self._folder, folder, sha256)
+                    if beside != path:
+                        _unlink(beside)
 
     def _use(self, sha256: str) -> None:
         """Mark as used now: what this agent uses stays while it runs, also beside other agents on the same root."""

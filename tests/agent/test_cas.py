@@ -180,6 +180,16 @@ def test_a_file_stands_beside_the_model_that_names_it_and_both_names_go_at_once(
     assert set(store.sizes(names)[0]) == {model}
 
 
+def test_a_file_that_is_removed_leaves_no_second_name(tmp_path):
+    store = Store(str(tmp_path))
+    for data in (DATA, DATA[1:]):
+        store.put(hashlib.sha256(data).hexdigest(), len(data), 0, data)
+    model = hashlib.sha256(DATA[1:]).hexdigest()
+    store.link(NAME, model)
+    assert store.remove([NAME]) == 1
+    assert files(store) == [model]
+
+
 def test_a_full_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
