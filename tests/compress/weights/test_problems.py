@@ -69,6 +69,18 @@ def test_samples_are_spread_over_all():
     np.testing.assert_array_equal(chunks[-1]["x"][-1], data.inputs["x"][-1])
 
 
+def test_large_values_run_for_few_samples_at_once(monkeypatch):
+    model = onnx_model.to_ir(residual())
+    fold.infer_shapes(model)
+    data = samples(residual(), 40)
+    whole = problems.chunks_of(model, data)
+    largest = max(4 * np.prod(v.shape[1:]) for n in model.graph for v in n.outputs)
+    monkeypatch.setattr(problems, "_AT_ONCE", 3 * largest)
+    parts = problems.chunks_of(model, data)
+    assert {len(c["x"]) for c in parts} == {3, 1}
+    np.testing.assert_array_equal(*(np.concatenate([c["x"] for c in many]) for many in (whole, parts)))
+
+
 def test_clamps_behind_layers_and_behind_their_sums_are_seen():
     net = Graph()
     x = net.op("Relu", net.conv("x", 3, 8, name="relu"))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from edgelathe.compress.weights.rows import Rows, products
+from edgelathe.compress.weights import rows as rows_module
+from edgelathe.compress.weights.rows import Rows, Stack, products
 
 
 def rows(**given):
@@ -46,3 +47,27 @@ def test_without_a_clamp_all_is_wanted_as_it_is():
     _, w, of = rows()
     assert not of.is_clamped
     np.testing.assert_array_equal(of.unhidden(w, np.zeros((1, 5))), of.y)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_sum_of_what_is_not_hidden_is_that_of_all_its_parts(beside, monkeypatch):
+    _, w, of = rows(low=0.0, high=2.0)
+    if beside:
+        of = Rows(of.x, of.y, np.random.default_rng(5).normal(size=of.y.shape).astype(np.float32), 0.0, 2.0)
+    bias = np.linspace(-1, 1, 5)[None]
+    whole = of.unhidden(w, bias).sum(axis=1, dtype=np.float64)
+    assert np.abs(whole - of.y.sum(axis=1)).max() > 1
+    monkeypatch.setattr(rows_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(rows_module, "_BLOCK", 64)  # 400 rows: the last part is not full
+    np.testing.assert_allclose(of.unhidden_sum(w, bias), whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("expected", [0, 3, 7, 20])
+def test_rows_stack_up_whatever_number_was_expected(expected):
+    parts = [np.random.default_rng(i).normal(size=(n, 2, 5)).astype(np.float32) for i, n in enumerate((3, 3, 1))]
+    stack = Stack(expected)
+    for part in parts:
+        stack.add(part)
+    whole = stack.whole()
+    assert whole.flags.c_contiguous
+    np.testing.assert_array_equal(whole, np.moveaxis(np.concatenate(parts), 1, 0))

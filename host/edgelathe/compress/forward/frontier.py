@@ -16,13 +16,15 @@ from edgelathe.core.errors import UserError
 from edgelathe.model.run import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     Chunk = Mapping[str, NDArray[Any]]
 
+_WIDER = 2.0  # times as much: below it is kept
+_KEEPS = 32_000_000  # bytes more of all samples that are kept in any case
 _THREADS = 2  # always, so that every machine adds in the same order
 
 
@@ -33,9 +35,14 @@ class Frontier:
     DequantizeLinear a value is kept in one byte.
     """
 
-    def __init__(self, model: ir.Model, chunks: Sequence[Chunk], where: str) -> None:
-        """`chunks`: inputs of the model by name, for samples that run at once; `where`: the data's name in errors."""
-        self._model, self._where = model, where
+    def __init__(self, model: ir.Model, chunks: Sequence[Chunk], where: str, *, narrow: bool = False) -> None:
+        """`chunks`: inputs of the model by name, for samples that run at once; `where`: the data's name in errors.
+
+        `narrow`: stay where less is kept, and compute the wider values again when they are asked for (of mobile
+        networks' inverted bottlenecks a sixth; Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016). Then
+        what has been asked for has to be settled: no `shift`.
+        """
+        self._model, self._where, self._narrow = model, where, narrow
         inputs = {str(v.name): v for v in model.graph.inputs}
         self._values = {n: inputs[n] for n in chunks[0]}
         self._live: list[Chunk] = [dict(c) for c in chunks]
@@ -47,7 +54,7 @@ class Frontier:
 
         Raises UserError where the model does not run, or a value is not finite.
         """
-        stretch = self._stretch(values)
+        stretch, before = self._stretch(values), (self._values, frozenset(self._done))
         self._done.update(n for n in stretch if not _restores(n))
         made = [v for n in stretch if not _restores(n) for v in n.outputs if v.name and self._is_read(v)]
         kept = {n: v for n, v in self._values.items() if self._is_read(v)} | {name_of(v): v for v in made}
@@ -55,14 +62,24 @@ class Frontier:
         new = [n for n in {**wanted, **kept} if n not in self._values]
         call = self._session(stretch, new) if new else None
         self._values = kept
+        stays = False
         for i, live in enumerate(self._live):
             have = {**live, **(call(live) if call else {})}
             for name in wanted:
                 if have[name].dtype.kind == "f" and not np.isfinite(have[name]).all():
                     what = f"value '{name}' is not finite on these samples"
                     raise UserError(self._where, what, "check the preprocessing and the float model")
-            self._live[i] = {n: have[n] for n in kept}
+            if not i and self._narrow and new and self._is_wider(kept, live, have):
+                stays, (self._values, done) = True, before
+                self._done = set(done)
+            if not stays:
+                self._live[i] = {n: have[n] for n in kept}
             yield {n: have[n] for n in wanted}
+
+    def _is_wider(self, kept: Iterable[str], live: Chunk, have: Chunk) -> bool:
+        """Whether the values that are to be kept take much more than those that they are made of."""
+        much, little = (sum(c[n].nbytes for n in names) for c, names in ((have, kept), (live, live)))
+        return much > _WIDER * little and (much - little) * len(self._live) > _KEEPS
 
     def shift(self, value: ir.Value, by: NDArray[Any], axis: int, scale: NDArray[Any] | None = None) -> None:
         """Add `by` [channels] along `axis`, times `scale` [channels] before, to a value that nodes ahead read.

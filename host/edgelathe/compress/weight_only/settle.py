@@ -220,6 +220,7 @@ def settle(
             bias = problem.bias(of.rows_of(choice.real).reshape(problem.wanted.shape))
             if bias is not None:
                 g.set_constant(pair.node, 2, bias, on.names)
+        del problem  # before that of the next layer is there
     done = {of: chosen[of].made for of in found}
     return {of: made for of, made in done.items() if made is not None}, [chosen[of].note for of in found]
 

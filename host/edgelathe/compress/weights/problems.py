@@ -18,7 +18,7 @@ from edgelathe.compress.graph import moves as g
 from edgelathe.compress.graph.moves import name_of
 from edgelathe.compress.weights import qweights, repair, second_order
 from edgelathe.compress.weights.rows import Rows, Stack, products
-from edgelathe.core import dataset
+from edgelathe.core import dataset, memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgelathe.core.dataset import Dataset
 
 _CHUNK = 16  # samples that run at once where the model's batch is open
+_AT_ONCE = 20_000_000  # bytes of the largest value of the samples that run at once
 _SAMPLES = 256  # that the fits see at most
 _FEWEST = 8
 _LIVE = 400_000_000  # bytes of values between layers that are kept, of all samples
@@ -133,6 +134,7 @@ def problems(
     ours, theirs = (Frontier(m, chunks, data.name, narrow=True) for m in (model, before))
     undecided = {pair.twin for pair in pairs}
     for index, pair in enumerate(pairs):
+        memory.give_back()
         undecided.discard(pair.twin)
         rows = rows_of(pair, sides_of(pair, undecided), ours, theirs, counts, (seed, index))
         has_bias = len(pair.twin.inputs) > 2 and g.array(pair.twin.inputs[2]) is not None
@@ -263,10 +265,16 @@ def chunks_of(model: ir.Model, data: Dataset) -> list[Mapping[str, NDArray[np.fl
     fixed = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
     batch = next((n for n in fixed if isinstance(n, int)), None)
     rows = dataset.spread(len(data), count_of(model, data))
-    step = batch or _CHUNK
+    step = batch or max(1, min(_CHUNK, _AT_ONCE // max(_largest_bytes(model), 1)))
     if batch:
         rows = np.resize(rows, -(-len(rows) // batch) * batch)
     return [{k: v[rows[i : i + step]] for k, v in data.inputs.items()} for i in range(0, len(rows), step)]
+
+
+def _largest_bytes(model: ir.Model) -> int:
+    """What one sample's largest value takes; those of unknown shape count nothing."""
+    shapes = (v.shape for n in model.graph for v in n.outputs if v.shape is not None)
+    return max((4 * math.prod(n for n in s[1:] if isinstance(n, int)) for s in shapes), default=0)
 
 
 def _live_bytes(model: ir.Model) -> int:

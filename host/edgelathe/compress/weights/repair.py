@@ -192,7 +192,7 @@ def _windows(node: ir.Node, x: NDArray[np.float32]) -> tuple[NDArray[np.float32]
     reach = [d * (k - 1) + 1 for k, d in zip(w.shape[2:], dilation, strict=True)]
     pads = _pads(node, before, stride, reach)
     axes = tuple(range(2, 2 + dims))
-    padded = np.pad(x, [(0, 0), (0, 0), *pads])
+    padded = np.pad(x, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else x
     windows: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(padded, tuple(reach), axis=axes)  # type: ignore[call-overload]  # numpy types one axis only
     step = tuple(slice(None, None, s) for s in stride)
     hole = tuple(slice(None, None, d) for d in dilation)

@@ -38,8 +38,9 @@ def walk(
 
     `model` holds the integer graph with the weights of `jobs` still float, `before` the float one.
     """
-    for job, (_, problem) in zip(jobs, problems(model, before, jobs, data, seed), strict=True):
-        yield job, _stored(job, problem)
+    solved = problems(model, before, jobs, data, seed)
+    for job in jobs:  # the problem of one layer is gone before that of the next is there; zip would keep it
+        yield job, _stored(job, next(solved)[1])
 
 
 def _stored(job: Job, problem: Problem) -> Stored:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rows32 = NDArray[np.float32]
 _BLOCK = 4096  # rows whose products are summed in float32; blocks add up in float64
+_AT_ONCE = 1 << 21  # numbers of what a layer makes that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,23 @@ class Rows:
         distance of u to this, and equal where nothing is made outside that is wanted inside: a fit to it lowers what
         counts (majorization; Zhang et al., Accelerating Very Deep Convolutional Networks, 2015, 3.2, split it so too).
         """
-        made = self.x @ np.swapaxes(weights, 1, 2).astype(np.float32) + bias[:, None].astype(np.float32)
-        wanted = self.y
-        if self.beside is not None:
-            made, wanted = made + self.beside, wanted + self.beside
+        return self._unhidden(weights, bias, slice(None))
+
+    def unhidden_sum(self, weights: Array, bias: Array) -> Array:
+        """`unhidden` summed over rows, float64 [g, o], without holding all of it."""
+        groups, count, outputs = self.y.shape
+        step = max(1, _AT_ONCE // (groups * outputs * _BLOCK)) * _BLOCK
+        total = np.zeros((groups, outputs))
+        for start in range(0, count, step):
+            total += self._unhidden(weights, bias, slice(start, start + step)).sum(axis=1, dtype=np.float64)
+        return total
+
+    def _unhidden(self, weights: Array, bias: Array, at: slice) -> Rows32:
+        made = self.x[:, at] @ np.swapaxes(weights, 1, 2).astype(np.float32) + bias[:, None].astype(np.float32)
+        wanted = self.y[:, at]
+        beside = None if self.beside is None else self.beside[:, at]
+        if beside is not None:
+            made, wanted = made + beside, wanted + beside
         out = wanted
         if np.isfinite(self.low):
             low = np.float32(self.low)
@@ -56,7 +70,32 @@ class Rows:
         if np.isfinite(self.high):
             high = np.float32(self.high)
             out = np.where(wanted < high, out, np.maximum(made, high))
-        return out if self.beside is None else out - self.beside
+        return out if beside is None else out - beside
+
+
+class Stack:
+    """Rows [groups, r, n] that come chunk by chunk, put where they stay: they are held once."""
+
+    def __init__(self, expected: int) -> None:
+        """`expected`: rows, about."""
+        self._rows, self._count = np.empty((0, expected, 0), np.float32), 0
+
+    def add(self, rows: Rows32) -> None:
+        """Take in rows [r, groups, n]."""
+        end = self._count + len(rows)
+        held = self._rows.shape
+        if not self._count:
+            self._rows = np.empty((rows.shape[1], max(held[1], end), rows.shape[2]), np.float32)
+        elif end > held[1]:
+            wider = np.empty((held[0], max(2 * held[1], end), held[2]), np.float32)
+            wider[:, : self._count] = self._rows[:, : self._count]
+            self._rows = wider
+        self._rows[:, self._count : end] = np.moveaxis(rows, 1, 0)
+        self._count = end
+
+    def whole(self) -> Rows32:
+        """All of them, contiguous."""
+        return np.ascontiguousarray(self._rows[:, : self._count])
 
 
 def products(a: Rows32, b: Rows32) -> Array:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _BLOCK = 64  # inputs that are rounded between two matrix products
-_ENTRIES = 1 << 24  # weights times candidates of scales that are rounded at once
+_ENTRIES = 1 << 22  # weights times candidates of scales that are rounded at once
 _SMALLEST = 2.0**-100  # of a scale, as elsewhere
 # Fractions of the range that the largest weight asks for. Few bits want to clip; 8 bits do not.
 _RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
