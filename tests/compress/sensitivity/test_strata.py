@@ -35,7 +35,7 @@ def drawn(seed, n=1000):
     """Scores, and those of a changed model whose errors are larger where scores are."""
     rng = np.random.default_rng(seed)
     want = rng.normal(size=(n, 6)) * 5
-    have = want + rng.normal(size=want.shape) * 0.05 * np.abs(want).max(axis=1, keepdims=True)
+    have = want + rng.normal(size=want.shape) * 0.03 * np.abs(want).max(axis=1, keepdims=True)
     return {"s": want, "p": softmax(want)}, {"s": have, "p": softmax(have)}
 
 

@@ -26,6 +26,7 @@ Key = tuple[str, int]  # a layer, and the number of its width
 # An early end: with the SQNR known to so many dB (before a closing Softmax, behind which few samples make most of the
 # error), and the drop to 1.5 points or a fifth of itself.
 _REACH_DB, _REACH, _REACH_SHARE = 0.5, 0.015, 0.2
+_EARLIEST = 128  # samples, run unseen, that this is judged by at least
 
 
 class Judge(Protocol):
@@ -69,7 +70,8 @@ class Found:
 
     def rows(self, known: Known | None) -> NDArray[np.intp] | None:
         """Which of the next samples are to be run, by what the float model tells of them; None: all."""
-        rows = self._screen.rows(known.margins) if known is not None and self._screened else None
+        screened = self._screened and not (self._early and self._n < _EARLIEST)
+        rows = self._screen.rows(known.margins) if known is not None and screened else None
         if rows is None or known is None:
             return None
         n = len(known.margins)
@@ -123,7 +125,7 @@ class Found:
     def _is_settled(self) -> bool:
         """Whether error and loss are known well enough to rank by, and to plan with."""
         names, accuracy = self._judge.hidden or self._judge.outputs, self._accuracy()
-        if self._n < screening.LEAST or (names and joined(self._parts).reach_db(names) > _REACH_DB) or accuracy is None:
+        if self._n < _EARLIEST or (names and joined(self._parts).reach_db(names) > _REACH_DB) or accuracy is None:
             return False
         drop, low, high = accuracy.drop, accuracy.drop_low, accuracy.drop_high
         if drop is None or low is None or high is None:

@@ -19,10 +19,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST = 128  # samples that are run before any is left out
+LEAST = 64  # samples that are run before any is left out
 _MISSED = 1e-6  # answers missed, of each sample: expected when it is left out,
 _DOUBTED = 1e-5  # and from where on it is not
 _TAIL, _FEWEST, _MOST = 0.05, 20, 4096  # the share of gains that is their tail, and how many at least and at most
+_ERRORS = 3  # standard errors that the mean of the tail is raised by: gains of one sample's classes hang together
 _WORTH = 0.9  # where so many have to be run, all are
 
 
@@ -107,7 +108,8 @@ class Screen:
         if count < 1 or not np.isfinite(self.top[: count + 1]).all():
             return np.ones(len(behind))
         tail = self.top[: count + 1].astype(np.float64)
-        start, mean = tail[-1], float((tail[:-1] - tail[-1]).mean())
+        start = tail[-1]
+        mean = float((tail[:-1] - start).mean()) * (1 + _ERRORS / math.sqrt(count))
         beyond = np.maximum(behind - start, 0.0) / max(mean, 1e-30)
         each = np.where(behind <= start, 1.0, count / values * np.exp(-beyond))
         return np.asarray(np.minimum(each.sum(axis=1), 1.0))
