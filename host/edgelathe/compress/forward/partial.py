@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelathe.core.errors import UserError
+from edgelathe.core.signature import NOT_NUMBERS
 from edgelathe.model.run import batch_size, has_fixed_batch, one_line
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def chunks_of(model: Model, data: Dataset, most: int | None = None) -> Chunks:
 
     Raises UserError where it does not run on the first sample, or its outputs are not finite there.
     """
+    for info in model.signature.outputs:
+        if info.dtype in NOT_NUMBERS and info.dtype != "str":
+            raise UserError(model.name, f"output '{info.name}' is no array ({info.dtype})", "export it without it")
     fixed = batch_size(model.signature)
     run = session(model.data, model.name)
     alone = Chunks(data, fixed)
@@ -97,6 +101,8 @@ def _agree(one: NDArray[Any], many: NDArray[Any]) -> bool:
     """Whether the first sample among others gives what it gives alone."""
     if one.ndim == 0 or one.shape[1:] != many.shape[1:] or len(one) == len(many):
         return False
+    if one.dtype.kind not in "fiub":  # text
+        return np.array_equal(one[0], many[0])
     largest = float(np.abs(one).max(initial=0.0))
     return bool(np.allclose(one[0], many[0], rtol=0, atol=_SAME * max(largest, 1e-30)))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelathe.core.errors import UserError
+from edgelathe.core.signature import NOT_NUMBERS
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model import run
 from edgelathe.model.fixed import onnx_linear
@@ -160,6 +161,8 @@ def apart(program: OnnxProgram) -> bool:
     if any(node.op.startswith("Dynamic") for node in program.graph.nodes):
         return False  # one range for all of them
     inputs = program.signature.inputs
+    if any(o.dtype in NOT_NUMBERS for o in program.signature.outputs):
+        return False
     if any(None in i.shape[1:] or not i.dtype.startswith("float") for i in inputs):
         return False
     rng = np.random.default_rng(0)
