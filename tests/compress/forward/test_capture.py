@@ -18,6 +18,8 @@ def test_every_sample_is_seen_once_whatever_the_batch(samples, batch):
     y = g.op("Relu", g.op("MatMul", "x", w))
     model = g.build(g.op("Neg", y), shape=(batch, 5))
     x = np.random.default_rng(1).normal(size=(samples, 5)).astype(np.float32)
-    parts = [c[y] for c in capture.chunks(onnx_model.to_ir(model), [y], Dataset("d", {"x": x}))]
+    seen = list(capture.chunks(onnx_model.to_ir(model), [y], Dataset("d", {"x": x})))
+    assert [i for rows, _ in seen for i in range(rows.start, rows.stop)] == list(range(samples))
+    parts = [values[y] for _, values in seen]
     weights = next(to_array(i) for i in onnx_model.to_proto(model).graph.initializer if i.name == w)
     np.testing.assert_allclose(np.concatenate(parts), np.maximum(x @ weights, 0), rtol=1e-5, atol=1e-6)
