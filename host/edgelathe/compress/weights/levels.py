@@ -70,9 +70,20 @@ class Levels:
         """The level next to each number."""
         if self.values is None:
             return np.asarray(np.clip(np.rint(real), self.low, self.high))
-        # borders between levels are whole halves, so the half that a number lies in tells
-        half = np.floor(2 * np.clip(real, self.low, self.high)).astype(np.int64)
-        return np.asarray(_by_half(self.values)[half - 2 * self.low])
+        return np.asarray(_level_of(self.values)[self._half(real)])
+
+    def two_nearest(self, real: Array) -> tuple[Array, Array]:
+        """The level next to each number, and the next one on its other side; the same again at the ends."""
+        first = self.nearest(real)
+        side = np.where(real < first, -1, 1)
+        if self.values is None:
+            return first, np.asarray(np.clip(first + side, self.low, self.high))
+        place = np.clip(_place_of(self.values)[self._half(real)] + side, 0, len(self.values) - 1)
+        return first, np.asarray(self.values, np.float64)[place]
+
+    def _half(self, real: Array) -> NDArray[np.int64]:
+        """In which half of one each number lies, from `low` on: borders between levels are whole halves."""
+        return np.asarray(np.floor(2 * np.clip(real, self.low, self.high)) - 2 * self.low, np.int64)
 
 
 def chosen(weights: Array, hessian: Array, bits: int, spacing: str, *, reduce: bool) -> Levels:
@@ -103,8 +114,12 @@ def _error(weights: Array, share: Array, levels: Levels) -> float:
 
 
 @functools.cache
-def _by_half(values: tuple[int, ...]) -> Array:
-    """The level [n] next to a number in each half of one between the lowest and the highest."""
+def _place_of(values: tuple[int, ...]) -> NDArray[np.int64]:
+    """Which of the values is next to a number, for each half of one between the lowest and the highest."""
     borders = np.add(values[1:], values[:-1])
-    halves = np.arange(2 * values[0], 2 * values[-1] + 1)
-    return np.asarray(values, np.float64)[np.searchsorted(borders, halves, side="right")]
+    return np.searchsorted(borders, np.arange(2 * values[0], 2 * values[-1] + 1), side="right")
+
+
+@functools.cache
+def _level_of(values: tuple[int, ...]) -> Array:
+    return np.asarray(values, np.float64)[_place_of(values)]

@@ -4,7 +4,9 @@ With inputs x, wanted outputs y and moments H = E[x x'], C = E[y x'], the loss |
 W* = C H^-1, and any other weights lose e H e' more, e = W* - W, per output. With H = V'V, V lower triangular, this is
 the sum over i of V_ii^2 (e_i + sum_j<i V_ij / V_ii e_j)^2: rounding one input after the other, each made up for the
 errors of those before it. Frantar and Alistarh, Optimal Brain Compression, 2022, and GPTQ, 2023 (their updates by the
-inverse of H are the same numbers); in lattice terms Babai's nearest plane, 1986.
+inverse of H are the same numbers); in lattice terms Babai's nearest plane, 1986. With its scale chosen, an output is
+rounded once more with several ways kept open at each input, those of least loss so far (the M-algorithm of Anderson and
+Mohan, 1984; K-best sphere decoding).
 
 Layers are stacks of groups: W [g, o, f], H [g, f, f], a scale per output [g, o]. A plain layer has g = 1, a depthwise
 convolution one group per channel.
@@ -13,11 +15,13 @@ convolution one group per channel.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgelathe.compress.weights import ways
+from edgelathe.compress.weights.ways import Rounded
 
 if TYPE_CHECKING:
     from edgelathe.compress.weights.levels import Levels
@@ -29,27 +33,6 @@ _SMALLEST = 2.0**-100  # of a scale, as elsewhere
 # Fractions of the range that the largest weight asks for. Few bits want to clip; 8 bits do not.
 _RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45)
 _BESIDE = (0.95, 1.0, 1.05)  # of the best of them, where levels are moved
-
-
-@dataclass(frozen=True, eq=False)
-class Rounded:
-    """What weights became.
-
-    Attributes:
-        integers: int8 [g, o, f].
-        scale: float32 [g, o].
-        offset: int8 [g, o], by how much the levels of an output are moved.
-        loss: [g, o], in the unit of y^2.
-    """
-
-    integers: NDArray[np.int8]
-    scale: NDArray[np.float32]
-    offset: NDArray[np.int8]
-    loss: Array
-
-    def real(self) -> Array:
-        """The weights [g, o, f] that they stand for."""
-        return self.integers.astype(np.float64) * self.scale[:, :, None]
 
 
 def damped(hessian: Array, damp: float, least: Array | float = 0.0) -> tuple[Array, Array]:
@@ -72,6 +55,7 @@ def round_to(
 
     Each output (`shared`: all of them together) takes, of scales that clip more or less of its largest weight, the one
     that loses least after rounding; none is below `least` [g, o]. Then moved levels are tried, with scales beside that.
+    With scale and offset fixed, several ways of rounding are followed.
     """
     factor = _factor(hessian)
     if shared:
@@ -101,10 +85,10 @@ def round_to(
     found = best([(plain * ratio, 0) for ratio in _RATIOS])
     moves = [c for c in levels.offsets if c]
     if not moves:
-        return found
+        return ways.followed(found, weights, factor, levels)
     ratio = np.where(plain > _SMALLEST, found.scale / np.maximum(plain, _SMALLEST), 1.0)
     moved = best([(largest(c) * np.minimum(ratio * near, 1.0), c) for c in moves for near in _BESIDE])
-    return _better(found, moved, shared=shared)
+    return ways.followed(_better(found, moved, shared=shared), weights, factor, levels)
 
 
 def nearest_to(weights: Array, scale: NDArray[np.float32], levels: Levels) -> NDArray[np.int8]:
