@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelathe.compress.weights import ways
 from edgelathe.compress.weights.representatives import nearest
 
 Array = NDArray[np.float64]
-_BLOCK = 64  # inputs that are settled between two matrix products
+_SHORT = 16  # levels of an output, which are gone through one by one
 # Rectified normal inputs have a squared mean of this share of their variance: 1 / (2 pi) over 1 / 2 - 1 / (2 pi).
 _MEAN = 0.467
 
@@ -29,25 +30,27 @@ def assign(wanted: Array, hessian: Array, levels: Array, steps: Array) -> tuple[
     """Indices [g, o, f] into the levels, [k] ascending or [g, o, k], and what they stand for, real weights [g, o, f].
 
     `wanted` [g, o, f] are real weights, `hessian` [g, f, f] is positive definite, levels count in `steps` [g, o].
+    Several ways are followed (`ways`), fewer where tables are long.
     """
     turned = np.linalg.cholesky(hessian[:, ::-1, ::-1])
     factor = np.swapaxes(turned[:, ::-1, ::-1], 1, 2)  # lower triangular V with H = V'V
-    ratio = factor / np.diagonal(factor, axis1=1, axis2=2)[:, :, None]
-    features = wanted.shape[2]
-    errors, out = np.zeros(wanted.shape), np.empty(wanted.shape, np.int64)
-    for start in range(0, features, _BLOCK):
-        stop = min(start + _BLOCK, features)
-        moved = wanted[:, :, start:stop] + errors[:, :, :start] @ np.swapaxes(ratio[:, start:stop, :start], 1, 2)
-        for i in range(start, stop):
-            w = moved[:, :, i - start]
-            if i > start:
-                w = w + np.einsum("gof,gf->go", errors[:, :, start:i], ratio[:, i, start:i])
-            out[:, :, i] = nearest(w / steps, levels)
-            errors[:, :, i] = wanted[:, :, i] - _taken(levels, out[:, :, i]) * steps
-    return out, wanted - errors
+    last = levels.shape[-1] - 1
+
+    def near(real: Array, at: tuple[slice, slice]) -> tuple[Array, Array]:
+        own = levels if levels.ndim == 1 else levels[at][:, :, None]
+        index = nearest(real, own)
+        first = _taken(own, index)
+        return first, _taken(own, np.clip(index + np.where(real < first, -1, 1), 0, last))
+
+    longer = levels.shape[-1] // _SHORT if levels.ndim > 1 else 1
+    taken, _ = ways.rounded(wanted, factor, steps, near, max(1, ways.count(wanted.size * max(1, longer))))
+    index = np.empty(wanted.shape, np.int64)
+    for i in range(wanted.shape[2]):  # tables of their own for every weight at once would be large
+        index[:, :, i] = nearest(taken[:, :, i], levels)
+    return index, taken * steps[:, :, None]
 
 
-def _taken(levels: Array, index: NDArray[np.int64]) -> Array:
+def _taken(levels: Array, index: NDArray[np.intp]) -> Array:
     if levels.ndim == 1:
         return np.asarray(levels[index])
-    return np.take_along_axis(levels, index[..., None], axis=-1)[..., 0]
+    return np.take_along_axis(np.broadcast_to(levels, (*index.shape, levels.shape[-1])), index[..., None], -1)[..., 0]

@@ -7,13 +7,16 @@ sphere decoding).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgelathe.compress.weights.levels import Levels
 
 Array = NDArray[np.float64]
@@ -21,6 +24,16 @@ _MOST = 16  # ways
 _WORK = 1 << 21  # weights times ways of one layer; larger layers have fewer ways
 _ENTRIES = 1 << 20  # weights times ways that are held at once
 _BLOCK = 32  # inputs that are rounded between two matrix products
+
+
+class Near(Protocol):
+    """The levels that numbers may become."""
+
+    def __call__(self, real: Array, at: tuple[slice, slice]) -> tuple[Array, Array]:
+        """Next to each number [g, o, ways], in units, of groups and outputs `at`; and the next on its other side.
+
+        Where there is none, the same again.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,54 +62,78 @@ def followed(found: Rounded, weights: Array, factor: Array, levels: Levels) -> R
 
     `factor` [g, f, f] is lower triangular, V of H = V'V.
     """
-    g, o, f = weights.shape
-    ways = min(_MOST, _WORK // weights.size)
+    ways = count(weights.size)
     if ways < 2:
         return found
-    integers, loss = found.integers.copy(), found.loss.copy()
-    step = max(1, _ENTRIES // (f * ways))
-    for i in range(g):
-        for start in range(0, o, step):
-            at = (i, slice(start, start + step))
-            q, lost = _rounded(weights[at], factor[i], found.scale[at], found.offset[at], levels, ways)
-            won = lost < loss[at]
-            integers[at][won], loss[at][won] = q[won], lost[won]
-    return replace(found, integers=integers, loss=loss)
+    offset = found.offset.astype(np.float64)
+
+    def near(real: Array, at: tuple[slice, slice]) -> tuple[Array, Array]:
+        zero = offset[at][:, :, None]
+        first, second = levels.two_nearest(real - zero)
+        return first + zero, second + zero
+
+    q, loss = rounded(weights, factor, found.scale.astype(np.float64), near, ways)
+    won = loss < found.loss
+    integers = np.where(won[:, :, None], q, found.integers).astype(np.int8)
+    return replace(found, integers=integers, loss=np.where(won, loss, found.loss))
+
+
+def count(weights: int) -> int:
+    """How many ways are kept open in a layer of so many weights; below 2: none beside the nearest."""
+    return min(_MOST, _WORK // max(weights, 1))
+
+
+def rounded(weights: Array, factor: Array, unit: Array, near: Near, ways: int) -> tuple[Array, Array]:
+    """Levels [g, o, f], in units [g, o], that stand for real `weights`, and what they lose [g, o].
+
+    `factor` [g, f, f] as for `followed`.
+    """
+    g, o, f = weights.shape
+    outputs = max(1, _ENTRIES // (f * ways))
+    groups = max(1, outputs // o)
+    out, loss = np.empty(weights.shape), np.empty((g, o))
+    for i in range(0, g, groups):
+        for j in range(0, o, outputs):
+            at = slice(i, i + groups), slice(j, j + outputs)
+            own = functools.partial(near, at=at)
+            out[at], loss[at] = _rounded(weights[at], factor[at[0]], unit[at][:, :, None], own, ways)
+    return out, loss
 
 
 def _rounded(
-    weights: Array, factor: Array, scale: NDArray[np.float32], offset: NDArray[np.int8], levels: Levels, ways: int
-) -> tuple[NDArray[np.int8], Array]:
-    """Integers [o, f] and losses [o] of rows [o, f] under one factor [f, f], with scales and offsets [o]."""
-    o, f = weights.shape
-    diagonal = np.diagonal(factor)
-    ratio = factor / diagonal[:, None]
-    unit, zero = scale.astype(np.float64)[:, None, None], offset.astype(np.float64)[:, None, None]
-    own = np.arange(o)[:, None]
-    loss = np.where(np.arange(ways) > 0, np.inf, np.zeros((o, 1)))  # one way so far
-    taken, parents = np.empty((f, o, ways), np.int8), np.empty((f, o, ways), np.int8)
-    rest = np.repeat(weights[:, None], ways, axis=1)  # real weights still to be rounded, made up for errors
+    weights: Array, factor: Array, unit: Array, near: Callable[[Array], tuple[Array, Array]], ways: int
+) -> tuple[Array, Array]:
+    """The same at once, in units [g, o, 1]."""
+    g, o, f = weights.shape
+    diagonal = np.diagonal(factor, axis1=1, axis2=2)
+    ratio = (factor / diagonal[:, :, None])[:, None]
+    own = np.arange(g)[:, None, None], np.arange(o)[:, None]
+    loss = np.broadcast_to(np.where(np.arange(ways) > 0, np.inf, 0.0), (g, o, ways))  # one way so far
+    taken, parents = np.empty((f, g, o, ways)), np.empty((f, g, o, ways), np.int8)
+    rest = np.repeat(weights[:, :, None], ways, axis=2)  # real weights still to be rounded, made up for errors
     for start in range(0, f, _BLOCK):
         stop = min(start + _BLOCK, f)
-        came = np.broadcast_to(np.arange(ways), (o, ways))  # from which way at the block's start
-        errors = np.zeros((o, ways, stop - start))
+        came = np.broadcast_to(np.arange(ways), loss.shape)  # from which way at the block's start
+        errors = np.zeros((g, o, ways, stop - start))
         for i in range(start, stop):
             k = i - start
-            w = (rest[own, came, k] + errors[:, :, :k] @ ratio[i, start:i])[:, :, None]
-            first, second = levels.two_nearest(w[:, :, 0] / unit[:, :, 0] - zero[:, :, 0])
-            q = np.stack((first, second), axis=2) + zero
-            cost = loss[:, :, None] + np.square((w - q * unit) * diagonal[i])
-            cost[:, :, 1][first == second] = np.inf
-            cost = cost.reshape(o, -1)
-            kept = np.argpartition(cost, ways - 1, axis=1)[:, :ways]
+            past = errors[:, :, :, :k] @ ratio[:, :, i, start:i, None]
+            w = rest[(*own, came, k)] + past[:, :, :, 0]
+            q = np.stack(near(w / unit), axis=3)
+            cost = np.square((w[:, :, :, None] - q * unit[:, :, :, None]) * diagonal[:, None, None, i, None])
+            cost[:, :, :, 1][q[:, :, :, 0] == q[:, :, :, 1]] = np.inf
+            cost = (loss[:, :, :, None] + cost).reshape(g, o, -1)
+            kept = np.argpartition(cost, ways - 1, axis=2)[:, :, :ways]
             parent = kept >> 1
-            loss, came, errors[:, :, :k] = cost[own, kept], came[own, parent], errors[own, parent, :k]
-            q = q.reshape(o, -1)[own, kept]
-            taken[i], parents[i] = q, parent
-            errors[:, :, k] = weights[:, i, None] - q * unit[:, :, 0]
-        rest = rest[:, :, stop - start :][own, came] + errors @ ratio[stop:, start:stop].T
-    way = loss.argmin(axis=1)
-    out, rows, least = np.empty((o, f), np.int8), own[:, 0], loss.min(axis=1)
+            loss, came = cost[(*own, kept)], came[(*own, parent)]
+            errors[:, :, :, :k] = errors[(*own, parent, slice(k))]
+            taken[i], parents[i] = q.reshape(g, o, -1)[(*own, kept)], parent
+            errors[:, :, :, k] = weights[:, :, i, None] - taken[i] * unit
+        rest = rest[(*own, came, slice(stop - start, None))]
+        rest += errors @ np.swapaxes(ratio[:, :, stop:, start:stop], 2, 3)
+    way, least = loss.argmin(axis=2)[:, :, None], loss.min(axis=2)
+    out = np.empty((g, o, f))
     for i in range(f - 1, -1, -1):
-        out[:, i], way = taken[i, rows, way], parents[i, rows, way]
+        out[:, :, i] = taken[i][(*own, way)][:, :, 0]
+        way = parents[i][(*own, way)]
     return out, least
