@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _MOST = 16  # ways
-_WORK = 1 << 21  # weights times ways of one layer; larger layers have fewer ways
+_WORK = 1 << 20  # weights times ways of one layer; larger layers have fewer ways
 _ENTRIES = 1 << 20  # weights times ways that are held at once
 _BLOCK = 32  # inputs that are rounded between two matrix products
 
