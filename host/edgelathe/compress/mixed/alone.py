@@ -23,7 +23,7 @@ from edgelathe.compress.graph.moves import Names, array, layer, options_for, ref
 from edgelathe.compress.graph.packed import Packer, packed_bytes
 from edgelathe.compress.integer import int8, qplan, weighted
 from edgelathe.compress.mixed.allocate import Choice
-from edgelathe.compress.mixed.limits import FLOAT, HALF
+from edgelathe.compress.mixed.limits import FLOAT, HALF, operations
 from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.errors import Answer, Error, joined
 from edgelathe.compress.sensitivity.reference import Change, Float
@@ -177,7 +177,9 @@ def loss(of: Float, answer: Answer) -> float:
 
 def choices(la: Weighted, lost: Mapping[int, float], macs: int = 0) -> tuple[Choice, ...]:
     """What a layer may be, fewest bits first; `macs` of one sample count where bit operations do."""
-    return tuple(Choice(b, stored_bytes(la.elements, la.channels, b), lost[b], macs * b * 8) for b in sorted(lost))
+    return tuple(
+        Choice(b, stored_bytes(la.elements, la.channels, b), lost[b], macs * operations(b)) for b in sorted(lost)
+    )
 
 
 def stored_bytes(elements: int, channels: int, bits: float) -> int:

@@ -42,6 +42,11 @@ def cost(text: str) -> float:
     return float(found[1])
 
 
+def operations(bits: int) -> int:
+    """Bit operations of one multiply-accumulate: weight bits x activation bits; no integers: in float32."""
+    return 8 * bits if bits <= 8 else FLOAT * FLOAT
+
+
 def drop(text: str) -> float:
     """A share, as 0.01 for `1%`, or a number in the unit of a metric that is none. Raises UserError."""
     found = re.fullmatch(_NUMBER + "(%?)", text.strip())

@@ -70,17 +70,13 @@ class Options(int8.Options):
 
 def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices as `int8` does, and the limit. Raises UserError for what is no size, drop or width."""
-    widths = limits.widths(options.widths)
+    limits.widths(options.widths)
     given = {k: v for k in ("size", "drop", "cost") if (v := getattr(options, k)) is not None}
     if len(given) > 1 and options.drop is not None:
         what = " and ".join(f"{k}={v}" for k, v in given.items())
         raise UserError("mixed", what, "give drop alone, or size and cost without it")
     if options.cost is not None:
         limits.cost(options.cost)
-        if widths[-1] > 8:
-            raise UserError(
-                "mixed", f"cost={options.cost} and widths={options.widths}", "give widths of 2 to 8 with it"
-            )
     if options.size is not None:
         limits.size(options.size)
     if options.size is None and options.cost is None:
@@ -121,7 +117,7 @@ def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
     widths = {la.name: _widths(la, _own(of)[la.name]) for la in of.layers}
     if all(len(w) == 1 for w in widths.values()):
         return _Chosen({name: w[0] for name, w in widths.items()})
-    macs = within.macs(of, widths, options.cost) if options.cost is not None else {}
+    macs = within.macs(of) if options.cost is not None else {}
     room = Room(
         None if options.size is None else _bytes(options.size, of),
         None if options.cost is None else within.allowed(macs, options.cost),
@@ -144,7 +140,8 @@ def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
         if options.gate:
             settled = staged.settle(judge, of.layers, made, choices, picks, room)
     if macs:
-        taken = sum(m * settled.bits[name] for name, m in macs.items()) / (8 * sum(macs.values()))
+        counts = sum(m * limits.operations(settled.bits[name]) for name, m in macs.items())
+        taken = counts / (limits.operations(8) * sum(macs.values()))
         said += f", {taken:.3f}x taken"
     return _told(of, choices, settled, said, len(held))
 

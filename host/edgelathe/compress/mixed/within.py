@@ -58,26 +58,22 @@ def allowed(macs: Mapping[str, int], text: str) -> int:
     return round(limits.cost(text) * _whole(macs))
 
 
-def macs(of: Subject, widths: Mapping[str, Sequence[int]], text: str) -> dict[str, int]:
-    """Multiply-accumulates of each layer. Raises UserError where they are not known, or a layer may be in float."""
+def macs(of: Subject) -> dict[str, int]:
+    """Multiply-accumulates of each layer. Raises UserError where they are not known."""
     known = {la.name: la.macs for la in layers(onnx_model.from_ir(of.model, of.name))}
     found = {}
-    for name, row in widths.items():
+    for name in (la.name for la in of.layers):
         each = [known.get(n) for n in of.names[name]]
         counted = [m for m in each if m is not None]
         if len(counted) < len(each):
             raise UserError("mixed: cost", f"the multiply-accumulates of '{name}' are not known", "give size or drop")
-        if max(row) > 8:
-            raise UserError(
-                "mixed", f"cost={text} and {limits.word(max(row))} for '{name}'", "give it 2 to 8 bits, or skip it"
-            )
         found[name] = sum(counted)
     return found
 
 
 def _whole(macs: Mapping[str, int]) -> int:
     """Bit operations of one sample with weights of 8 bits."""
-    return 64 * sum(macs.values())
+    return limits.operations(8) * sum(macs.values())
 
 
 def _best(choices: Choices, narrow: Collection[int], room: Room) -> tuple[dict[str, int], Choices, Room] | None:
@@ -99,7 +95,7 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
         return UserError(
             "mixed: size", f"{text}: {room.bytes:,} bytes of weights, the fewest bits take {least:,}", mend
         )
-    whole = sum(max(c.operations * 8 // c.bits for c in row) for row in choices.values())
+    whole = sum(row[0].operations * limits.operations(8) // limits.operations(row[0].bits) for row in choices.values())
     fewest = sum(min(c.operations for c in row) for row in choices.values())
     if room.operations is not None and fewest > room.operations:
         what = f"{text} of the bit operations, the fewest bits take {_enough(fewest / whole)}"
