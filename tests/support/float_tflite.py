@@ -103,6 +103,16 @@ def _conv(net, node, attributes, x, constants, name, fused):
     return out
 
 
+def _drop_unread(graph: schema.SubGraphT) -> None:
+    """Drop tensors that nothing reads or makes: a runtime allocates none, and those that ask for each would fail."""
+    lists = [(o, k) for o in graph.operators for k in ("inputs", "outputs")] + [(graph, "inputs"), (graph, "outputs")]
+    used = sorted({int(t) for of, key in lists for t in getattr(of, key) if t >= 0})
+    place = {t: i for i, t in enumerate(used)} | {-1: -1}
+    graph.tensors = [graph.tensors[t] for t in used]
+    for of, key in lists:
+        setattr(of, key, [place[int(t)] for t in getattr(of, key)])
+
+
 def from_integer(data: bytes, name: str) -> Model:
     """The float model that an integer file stands for: each constant as the reals that it stands for.
 
@@ -120,6 +130,7 @@ def from_integer(data: bytes, name: str) -> Model:
         else:
             kept.append(op)
     graph.operators, graph.outputs = kept, [same.get(t, t) for t in graph.outputs]
+    _drop_unread(graph)
     for tensor in graph.tensors:
         q = tensor.quantization
         if q is None or q.scale is None or not len(q.scale):
