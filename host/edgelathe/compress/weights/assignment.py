@@ -32,8 +32,6 @@ def assign(wanted: Array, hessian: Array, levels: Array, steps: Array) -> tuple[
     `wanted` [g, o, f] are real weights, `hessian` [g, f, f] is positive definite, levels count in `steps` [g, o].
     Several ways are followed (`ways`), fewer where tables are long.
     """
-    turned = np.linalg.cholesky(hessian[:, ::-1, ::-1])
-    factor = np.swapaxes(turned[:, ::-1, ::-1], 1, 2)  # lower triangular V with H = V'V
     last = levels.shape[-1] - 1
 
     def near(real: Array, at: tuple[slice, slice]) -> tuple[Array, Array]:
@@ -43,7 +41,7 @@ def assign(wanted: Array, hessian: Array, levels: Array, steps: Array) -> tuple[
         return first, _taken(own, np.clip(index + np.where(real < first, -1, 1), 0, last))
 
     longer = levels.shape[-1] // _SHORT if levels.ndim > 1 else 1
-    taken, _ = ways.rounded(wanted, factor, steps, near, max(1, ways.count(wanted.size * max(1, longer))))
+    taken, _ = ways.rounded(wanted, ways.factored(hessian), steps, near, max(1, ways.count(wanted.size * max(1, longer))))
     index = np.empty(wanted.shape, np.int64)
     for i in range(wanted.shape[2]):  # tables of their own for every weight at once would be large
         index[:, :, i] = nearest(taken[:, :, i], levels)

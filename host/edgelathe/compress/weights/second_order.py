@@ -57,7 +57,7 @@ def round_to(
     that loses least after rounding; none is below `least` [g, o]. Then moved levels are tried, with scales beside that.
     With scale and offset fixed, several ways of rounding are followed.
     """
-    factor = _factor(hessian)
+    factor = ways.factored(hessian)
     if shared:
         least = np.full_like(least, least.max())
 
@@ -94,12 +94,6 @@ def round_to(
 def nearest_to(weights: Array, scale: NDArray[np.float32], levels: Levels) -> NDArray[np.int8]:
     """Integers [g, o, f] next to the weights, without second order."""
     return levels.nearest(weights / scale[:, :, None]).astype(np.int8)
-
-
-def _factor(hessian: Array) -> Array:
-    """V lower triangular with H = V'V, from Cholesky's of H with rows and columns turned round."""
-    turned = np.linalg.cholesky(hessian[:, ::-1, ::-1])
-    return np.swapaxes(turned[:, ::-1, ::-1], 1, 2)
 
 
 def _round(

@@ -57,6 +57,12 @@ class Rounded:
         return self.integers.astype(np.float64) * self.scale[:, :, None]
 
 
+def factored(hessian: Array) -> Array:
+    """V [g, f, f], lower triangular with H = V'V, from Cholesky's of H with rows and columns turned round."""
+    turned = np.linalg.cholesky(hessian[:, ::-1, ::-1])
+    return np.swapaxes(turned[:, ::-1, ::-1], 1, 2)
+
+
 def followed(found: Rounded, weights: Array, factor: Array, levels: Levels) -> Rounded:
     """Round real `weights` [g, o, f] once more, with scales and offsets as found; outputs that lose less take it over.
 
