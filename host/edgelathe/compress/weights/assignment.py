@@ -41,7 +41,8 @@ def assign(wanted: Array, hessian: Array, levels: Array, steps: Array) -> tuple[
         return first, _taken(own, np.clip(index + np.where(real < first, -1, 1), 0, last))
 
     longer = levels.shape[-1] // _SHORT if levels.ndim > 1 else 1
-    taken, _ = ways.rounded(wanted, ways.factored(hessian), steps, near, max(1, ways.count(wanted.size * max(1, longer))))
+    many = max(1, ways.count(wanted.size * max(1, longer)))
+    taken, _ = ways.rounded(wanted, ways.factored(hessian), steps, near, many)
     index = np.empty(wanted.shape, np.int64)
     for i in range(wanted.shape[2]):  # tables of their own for every weight at once would be large
         index[:, :, i] = nearest(taken[:, :, i], levels)
