@@ -14,7 +14,7 @@ from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import parse
 from edgelathe.device.open import Device
 from edgelathe.fit import placing
-from edgelathe.fit.placing import Placing, Scene, Timed, asked, filled
+from edgelathe.fit.placing import Placing, Scene, Timed
 from edgelathe.model.external import External
 from support.tiny_onnx import Graph, samples
 
@@ -74,9 +74,3 @@ def test_the_choice_is_measured_once_and_replaces_the_word(monkeypatch: pytest.M
 def test_a_resumed_run_keeps_what_was_measured() -> None:
     place = Placing(None, placement.NONE, print, lambda what, part: None)  # type: ignore[arg-type]
     assert str(place(parse("int8(in_float=measured)"))) == "int8(in_float=none)"
-
-
-def test_recipes_without_the_word_are_left_alone() -> None:
-    recipe = parse("int8(in_float=add)+fold")
-    assert not asked(recipe)
-    assert filled(recipe, "first") == recipe

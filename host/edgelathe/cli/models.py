@@ -51,9 +51,8 @@ def compress(
     from edgelathe.core import profile as profiles
     from edgelathe.core.errors import UserError
     from edgelathe.core.recipe import to_toml
-    from edgelathe.fit import placing
     from edgelathe.model import io
-    from edgelathe.recipes import chance, read, run
+    from edgelathe.recipes import chance, open_choice, read, run
     from edgelathe.recipes.ready import Compressed, calibration, choose_session, ready
 
     to_stream = str(out) == "-"
@@ -69,14 +68,16 @@ def compress(
     probe = shell.probe(device or "local") if device or not profile else None
     chosen = profiles.choose(profile, probe)
     hardware, session = profiles.hardware(chosen, probe), choose_session(chosen, loaded.format, probe)
-    open_choice = probe is not None and placing.asked(wanted)
-    plain = placing.filled(wanted, "none") if open_choice else wanted
+    left_open = probe is not None and open_choice.asked(wanted)
+    plain = open_choice.filled(wanted, "none") if left_open else wanted
     resolved = ready(plain, loaded, hardware, session, where)
     calib = calibration(data, resolved, loaded, where)
     for warning in calib.warnings if calib else ():
         shell.say(f"note: {warning}")
     with shell.progress() as bar:
-        if open_choice and calib is not None:
+        if left_open and calib is not None:
+            from edgelathe.fit import placing  # with it comes all that measures
+
             bar.start("timing patterns on the device")
             with shell.device(device or "local") as opened:
                 scene = placing.Scene(opened, loaded, calib, hardware, session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgelathe.compress.integer import int8, micro, placement
@@ -11,16 +11,15 @@ from edgelathe.core.dataset import Dataset
 from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
-from edgelathe.core.recipe import Recipe, Value
+from edgelathe.core.recipe import Recipe
 from edgelathe.device.open import Device
 from edgelathe.measure import figures
 from edgelathe.measure.plan import Job
 from edgelathe.measure.subject import Measured, subjects
 from edgelathe.measure.turns import in_turns
 from edgelathe.model.types import Model
+from edgelathe.recipes.open_choice import asked, filled
 from edgelathe.recipes.ready import used
-
-_STEPS, _OPTION = ("int8", "mixed"), "in_float"
 
 #: How long each form of a pattern is timed; no second try, for what is not settled stays integer.
 JOB = Job(min_ms=400.0, max_ms=3000.0, percentile=0.5, cool_down_ms=0.0)
@@ -84,21 +83,6 @@ class Placing:
         return filled(recipe, self.chosen)
 
 
-def asked(recipe: Recipe) -> bool:
-    """Whether a step of the recipe waits for what a device is faster at."""
-    return any(s.use in _STEPS and _given(s.options) == placement.MEASURED for s in recipe.steps)
-
-
-def filled(recipe: Recipe, chosen: str) -> Recipe:
-    """The recipe with `chosen` where it says `measured`."""
-    steps = []
-    for step in recipe.steps:
-        rest = {k: v for k, v in step.options.items() if k.replace("-", "_") != _OPTION}
-        open_ = step.use in _STEPS and _given(step.options) == placement.MEASURED
-        steps.append(replace(step, options={**rest, _OPTION: chosen}) if open_ else step)
-    return replace(recipe, steps=tuple(steps))
-
-
 def measure(scene: Scene, say: Callable[[str], None], tick: Tick) -> list[Timed]:
     """Time both forms of every pattern of the model in turns. One that the device cannot run is told and left out.
 
@@ -138,7 +122,3 @@ def _time(scene: Scene, one: micro.Micro, tick: Tick) -> Timed | str:
 
 def _timed(*measured: Measured) -> bool:
     return all(m.groups and m.whole.calls for m in measured)
-
-
-def _given(options: Mapping[str, Value]) -> Value | None:
-    return next((v for k, v in options.items() if k.replace("-", "_") == _OPTION), None)
