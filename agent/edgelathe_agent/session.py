@@ -212,7 +212,9 @@ def _rows(value: Any, batch: int) -> Any:
     if value.ndim and value.shape[0] == batch:
         return value
     if batch > 1:
-        raise AgentError("model", f"an output of {list(value.shape)} for a batch of {batch}", "")
+        raise AgentError(
+            "model", f"an output of {list(value.shape)} for a batch of {batch}", "export the model with a batch axis"
+        )
     return value[None]
 
 

@@ -1,10 +1,14 @@
 """A compressed model that fell to chance is said to have, with the reason; others cost no word."""
 
 import numpy as np
+import pytest
+from onnx import TensorProto
 
 from edgelathe.core.dataset import Dataset
+from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import parse
+from edgelathe.model import onnx as onnx_model
 from edgelathe.model import run as host
 from edgelathe.recipes import chance
 from edgelathe.recipes.resolve import resolve
@@ -63,3 +67,17 @@ def test_each_step_that_changed_the_model_is_explained():
         "steps": [s.to_json() for s in (fold, int8)],
     }  # fmt: skip
     schemas.validate(document)
+
+
+def test_answers_in_words_are_not_judged():
+    g = Graph()
+    logits = g.op("Flatten", g.op("GlobalAveragePool", g.conv("x", 3, 4)))
+    proto = onnx_model.to_proto(g.build(g.op("Cast", logits, to=TensorProto.STRING)))
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    model = onnx_model.from_proto(proto, "words")
+    data = samples(model, 8)
+    made = built(model, data, "int8")
+    assert made.steps[-1].notes[0].done
+    assert chance.warning(model, made, data) == ""
+    with pytest.raises(UserError, match="is no array of numbers \\(text\\); export the model without it"):
+        built(model, data, "int8", explain=True)

@@ -115,12 +115,15 @@ def opened(
     from edgelathe.core import profile as profiles
     from edgelathe.core.duration import milliseconds
     from edgelathe.device.open import open_device
+    from edgelathe.measure import answers
     from edgelathe.measure.options import changed, options_of
     from edgelathe.model import io
     from edgelathe.recipes.ready import remarks
 
     patience = milliseconds(call_limit, "--call-limit", bare="s") / 1e3
     loaded = [(name, io.load(Path(name), large=True)) for name in models]
+    for name, model in loaded:
+        answers.check(model, name)
     formats = {model.format for _, model in loaded}
     named = profiles.load(profile) if profile else None
     with shell.store() as store:

@@ -67,6 +67,20 @@ def check_numbers(info: TensorInfo, where: object) -> None:
         raise UserError(where, f"input '{info.name}' takes {what}, which no data can be given for", mend)
 
 
+def check_answer(info: TensorInfo, where: object) -> None:
+    """Raises UserError where an output of the model `where` is something else than an array of numbers."""
+    if info.dtype in NOT_NUMBERS:
+        what = f"output '{info.name}' is no array of numbers ({info.dtype.replace('str', 'text')})"
+        raise UserError(where, what, "export the model without it")
+
+
+def no_samples_axis(info: TensorInfo, where: object) -> UserError:
+    """The error of an input of the model `where` whose axes are all those of one sample."""
+    lacking = f"is one sample ({_text(info.shape)})" if info.shape else "is a single number for all samples"
+    mend = "export the model with a batch axis before its others"
+    return UserError(where, f"input '{info.name}' {lacking}: it has no axis of samples", mend)
+
+
 def spread(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of so many samples, int64 indices spread evenly over them, ascending."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
@@ -157,9 +171,7 @@ def _check_shape(stored: Array, info: TensorInfo, name: str, where: str) -> None
     if info.shape and len(got) == len(want) and all(w in (None, g) for w, g in zip(want, got, strict=True)):
         return
     if not info.shape or tuple(info.shape) == got:
-        lacking = "is a single number for all samples" if not info.shape else f"is one sample ({_text(got)})"
-        mend = "export the model with a batch axis before its others"
-        raise UserError(where, f"input '{info.name}' {lacking}: it has no axis of samples", mend)
+        raise no_samples_axis(info, where)
     axes = "x".join("?" if w is None else str(w) for w in want) or "one number"
     what = f"samples are {_text(got)}, input '{info.name}' of {where} is {axes}"
     raise UserError(name, what, _shape_mend(got, want))
@@ -180,8 +192,8 @@ def _shape_mend(got: tuple[int, ...], want: tuple[int | None, ...]) -> str:
     return "give the array that fits"
 
 
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
+def _text(shape: tuple[int | None, ...]) -> str:
+    return "x".join("?" if n is None else str(n) for n in shape) or "one number"
 
 
 def _classes(output: TensorInfo) -> int | None:

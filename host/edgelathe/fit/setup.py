@@ -16,6 +16,7 @@ from edgelathe.core.recipe import Recipe
 from edgelathe.device.session import CALL_SECONDS
 from edgelathe.fit.beside import Asked
 from edgelathe.fit.job import Job
+from edgelathe.measure import answers
 from edgelathe.model import io
 from edgelathe.model.types import Model
 from edgelathe.recipes import read
@@ -59,6 +60,7 @@ def setup(job: Job) -> Setup:
     recipes = tuple((text, read.read(text)) for text in job.recipe)
     model = io.load(Path(job.model))
     where = Path(job.model).name
+    answers.check(model, where)
     raw = dataset.load(job.data)
     warnings: list[str] = []
     if job.calib is None:

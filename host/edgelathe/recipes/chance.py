@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelathe.compress.tflite.explain import explain
+from edgelathe.core.signature import NOT_NUMBERS
 
 if TYPE_CHECKING:
     from edgelathe.core.dataset import Dataset
@@ -20,6 +21,8 @@ def warning(model: Model, built: Built, data: Dataset | None) -> str:
     The whole explanation is made only where it is needed.
     """
     if data is None or built.model.sha256 == model.sha256 or model.signature.inputs != built.model.signature.inputs:
+        return ""
+    if model.signature.outputs[0].dtype in NOT_NUMBERS:
         return ""
     if not explain(model, built.model, data, samples=_GLANCE, layers=False).chance:
         return ""

@@ -16,6 +16,7 @@ from edgelathe.compress.sensitivity import matched
 from edgelathe.compress.sensitivity.errors import Error
 from edgelathe.compress.sensitivity.seen import BAD_DB, REDUCE, LayerFound, Seen, ranked
 from edgelathe.core import dataset
+from edgelathe.core.dataset_bind import check_answer
 from edgelathe.core.errors import UserError
 from edgelathe.model import cut_onnx, run
 from edgelathe.model import onnx as onnx_model
@@ -103,8 +104,9 @@ def explain(
     Values inside are those of float arithmetic on rounded numbers; what a kernel with 16-bit sums would do is a bound
     from the weights. Pairs of different formats, or with other inputs, are compared at the output only.
 
-    Raises UserError where a model does not run on the samples.
+    Raises UserError where a model does not run on the samples, or its first output is no array of numbers.
     """
+    check_answer(before.signature.outputs[0], before.name)
     count = min(samples, len(data))
     some = dataset.take(data, np.arange(count) * len(data) // max(count, 1))
     found: tuple[LayerFound, ...] = ()
