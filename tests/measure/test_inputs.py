@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.core.signature import Signature, TensorInfo
+from edgelathe.device.errors import ModelFailure
 from edgelathe.measure import inputs, subject
+from edgelathe.model import onnx as onnx_model
 from edgelathe.model.types import Model
 from support.benching import OPTIONS, models
 from support.tiny_onnx import Graph
@@ -97,3 +100,36 @@ def test_inputs_that_no_array_is_for_are_refused_by_name():
     spoken = Model(proto.format, proto.data, proto.name, Signature((text,), ()))
     with pytest.raises(UserError, match=r"m\.onnx: input 'words' takes text"):
         fed({}, spoken)
+
+
+def lookup(rows: int, *, shifted: bool = False):
+    """A model of ids [n, 6] and a table of so many rows; `shifted`: it computes with the ids first."""
+    g = Graph()
+    ids = g.op("Add", "ids", g.const(np.int64(0))) if shifted else "ids"
+    model = g.build(
+        g.op("Gather", g.weights(rows, 8), ids),
+        inputs=[helper.make_tensor_value_info("ids", TensorProto.INT64, ("n", 6))],
+    )
+    proto = onnx_model.to_proto(model)
+    del proto.graph.input[0]
+    return onnx_model.from_proto(proto, "tiny")
+
+
+def test_numbers_fit_the_smallest_table_of_the_models_that_are_compared():
+    pair = [("a.onnx", lookup(100)), ("b.onnx", lookup(5))]
+    (a, _), (b, _) = inputs.generated(pair, {}, 0, samples=20)
+    assert (a["ids"].min(), a["ids"].max()) == (0, 4)
+    assert (a["ids"] == b["ids"]).all()
+    ((alone, _),) = inputs.generated(pair[:1], {}, 0, samples=200)
+    assert alone["ids"].max() == 99
+
+
+def test_a_failure_on_drawn_numbers_says_what_to_do():
+    (made,) = subject.subjects([("m.onnx", lookup(3, shifted=True))], [OPTIONS], None, 0, 0)
+    failure = ModelFailure("pi", "indices element out of data bounds", "check the model", "model")
+    assert made.failed(failure).mend == "its integer inputs were drawn at random: give real samples with --data"
+    data = Dataset("d.npz", {"ids": np.zeros((4, 6), np.int64)})
+    (given,) = subject.subjects([("m.onnx", lookup(3))], [OPTIONS], data, 0, 0)
+    assert given.failed(failure) is failure
+    (floats,) = subject.subjects([("m.onnx", image_model())], [OPTIONS], None, 0, 0)
+    assert floats.failed(failure) is failure

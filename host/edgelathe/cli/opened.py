@@ -43,7 +43,7 @@ Shape = Annotated[
         "--shape",
         metavar="[NAME=]N,N,...",
         help="Lengths of an input's open axes where there is no --data, as x=1,3,224,224; may be repeated. Axis 0 is "
-        "always samples: write 1. Floats are drawn from 0..1, integers from 0..127.",
+        "always samples: write 1. Floats are drawn from 0..1, integers from 0..127, or fewer for a smaller table.",
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 from edgelathe.core.dataset_bind import check_numbers
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.signature import Signature, TensorInfo
+from edgelathe.model import tables
 from edgelathe.model.types import Model
 
 #: Lengths of all axes by input, samples first; the one under "" is that of a model's only input.
 Shapes = Mapping[str, tuple[int, ...]]
+
+WHOLE = 128  # integers are drawn below it
 
 _FORM = "write NAME=1,3,224,224 (axis 0 is samples)"
 
@@ -37,6 +41,9 @@ def generated(
 ) -> list[tuple[dict[str, NDArray[np.generic]], tuple[str, ...]]]:
     """Random inputs of each model, and what is to be said of axes that nobody gave a length for.
 
+    Inputs of one name are equal where they have one shape: whole numbers fit the smallest table that any of the models
+    looks them up in.
+
     Raises UserError for an input that no model has, and for a shape that does not fit one.
     """
     known = [t.name for _, model in models for t in model.signature.inputs]
@@ -47,7 +54,10 @@ def generated(
         for tensor in model.signature.inputs:
             check_numbers(tensor, name)
     full = [_sized(name, model.signature, wanted) for name, model in models]
-    return [(random_inputs(signature, seed, samples), tuple(guessed(signature))) for signature in full]
+    below: dict[str, int] = {}
+    for _, model in models:
+        below |= {name: min(count, below.get(name, count)) for name, count in tables.rows(model).items()}
+    return [(random_inputs(signature, seed, samples, below), tuple(guessed(signature))) for signature in full]
 
 
 def _sized(model: str, signature: Signature, wanted: Shapes) -> Signature:
@@ -94,16 +104,21 @@ def spelled(tensor: TensorInfo) -> str:
     return "x".join("?" if n is None else str(n) for n in tensor.shape) or "a scalar"
 
 
-def random_inputs(signature: Signature, seed: int, samples: int = 4) -> dict[str, NDArray[np.generic]]:
-    """Arrays [samples, ...] for every input: floats in 0..1, integers in 0..127, open axes taken as 1."""
+def random_inputs(
+    signature: Signature, seed: int, samples: int = 4, below: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays [samples, ...] for every input: floats in 0..1, integers in 0..127, open axes taken as 1.
+
+    `below`: by input, what its integers are to be less than, as the rows of a table that they pick from.
+    """
     rng = np.random.default_rng(seed)
-    return {t.name: _random(t, rng, samples) for t in signature.inputs}
+    return {t.name: _random(t, rng, samples, min(WHOLE, below.get(t.name, WHOLE))) for t in signature.inputs}
 
 
-def _random(tensor: TensorInfo, rng: np.random.Generator, samples: int) -> NDArray[np.generic]:
+def _random(tensor: TensorInfo, rng: np.random.Generator, samples: int, below: int) -> NDArray[np.generic]:
     batch = (tensor.shape[0] or 1) if tensor.shape else 1
     shape = (samples * batch, *(n or 1 for n in tensor.shape[1:]))
     dtype = np.dtype(tensor.dtype)
     if dtype.kind == "f":
         return rng.random(shape, np.float32).astype(dtype)
-    return rng.integers(0, 2 if dtype.kind == "b" else 128, shape).astype(dtype)
+    return rng.integers(0, 2 if dtype.kind == "b" else below, shape).astype(dtype)

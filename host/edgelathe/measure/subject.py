@@ -38,6 +38,14 @@ class Subject:
     options: SessionOptions
     inputs: Mapping[str, NDArray[np.generic]]
     remarks: tuple[str, ...] = ()
+    drawn: bool = False  # at random
+
+    def failed(self, error: ModelFailure) -> ModelFailure:
+        """With what to do about it: whole numbers drawn at random may mean nothing to a model."""
+        if not (self.drawn and error.kind == "model" and any(a.dtype.kind in "iu" for a in self.inputs.values())):
+            return error
+        mend = "its integer inputs were drawn at random: give real samples with --data"
+        return ModelFailure(error.where, error.what, mend, error.kind)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def subjects(
     if data is None:
         fed = generated(models, shapes, seed, samples=max(4, batch))
         return [
-            Subject(name, model, how, arrays, remarks)
+            Subject(name, model, how, arrays, remarks, drawn=True)
             for (name, model), how, (arrays, remarks) in zip(models, options, fed, strict=True)
         ]
     made = []
@@ -148,7 +156,7 @@ def opened(
                 lane = _lane(session, subject, scenario, device.probe.cores)
                 odd = odd_outputs(session)
             except ModelFailure as e:
-                got.append(e)
+                got.append(subject.failed(e))
             else:
                 said = (*session.warnings, *odd)
                 facts = Facts(session.provider, session.version, session.load_ms, session.build_ms, said, lane.width)
