@@ -1,5 +1,6 @@
 """Types of tensors: what is wrong is named by tensor, what is unusual but valid is taken."""
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -57,6 +58,31 @@ def test_an_invalid_type_is_refused_by_the_name_of_its_tensor(tmp_path, named, e
     SPOILED[named](proto, elem_type)
     with pytest.raises(UserError, match=rf"m\.onnx: {named}.* element type {elem_type}, which is {word}; export"):
         load(tmp_path, proto)
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize(("elem_type", "word"), [(0, "UNDEFINED"), (77, "none of ONNX")])
+def test_a_cast_to_no_type_is_refused_by_its_name(tmp_path, elem_type, word, within):
+    proto = model()
+    y = proto.graph.output[0].name
+    cast = helper.make_node("Cast", [y], ["z"], name="c", to=elem_type)
+    out = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    if within:
+        body = helper.make_graph([cast], "b", [], [out])
+        proto.graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+        proto.graph.node.append(helper.make_node("If", ["yes"], ["i"], then_branch=body, else_branch=body))
+    else:
+        proto.graph.node.append(cast)
+    says = rf"m\.onnx: node 'c' \(Cast\) is told element type {elem_type}, which is {word}; export"
+    with pytest.raises(UserError, match=says):
+        load(tmp_path, proto)
+
+
+def test_types_that_are_told_or_left_to_the_scale_are_taken(tmp_path):
+    g = Graph()
+    q = g.op("QuantizeLinear", "x", g.const(np.float32(0.1)), g.const(np.int8(0)), output_dtype=0)
+    built = g.build(g.op("Cast", q, to=TensorProto.FLOAT), opset=21, ir_version=10)
+    assert load(tmp_path, onnx.load_model_from_string(built.data)).signature.outputs[0].dtype == "float32"
 
 
 def test_an_input_without_a_type_is_refused_by_its_name(tmp_path):

@@ -40,6 +40,7 @@ def onnx_file(path: Path, data: bytes) -> Model:
     _check_operators(path, proto)
     _check_names(path, proto)
     check_types.check(path, proto.graph, _graphs(proto.graph.node))
+    check_types.check_nodes(path, _nodes(proto))
     check_types.check_samples(path, proto.graph)
     moved = _sort(path, proto)
     found = [t for t in _tensors(proto) if t.data_location == t.EXTERNAL]

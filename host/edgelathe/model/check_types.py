@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 MEND = "export the model again with a type for it, such as float32"
 
+#: Attributes that are element types; an `output_dtype` of 0 stands for that of the scale (QuantizeLinear).
+_TOLD = frozenset(("to", "dtype", "output_dtype", "output_datatype", "stash_type"))
+
 
 def check(path: Path, graph: onnx.GraphProto, inner: Iterable[onnx.GraphProto]) -> None:
     """All constants, also of the graphs within nodes, and what the graph itself declares. Raises UserError.
@@ -21,15 +24,24 @@ def check(path: Path, graph: onnx.GraphProto, inner: Iterable[onnx.GraphProto]) 
     Graphs within nodes may declare tensors without a type. Element types are those of `TensorProto.DataType`
     (onnx.proto); 0 is UNDEFINED, which nothing may have.
     """
-    import onnx
-
-    known = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+    known = _known()
     for role, name, elem_type in (*_declared(graph), *(t for g in (graph, *inner) for t in _constants(g))):
         if elem_type is None:
             raise UserError(path, f"{role} '{name}' has no type", MEND)
         if elem_type not in known:
-            text = "UNDEFINED" if elem_type == onnx.TensorProto.UNDEFINED else "none of ONNX"
-            raise UserError(path, f"{role} '{name}' has element type {elem_type}, which is {text}", MEND)
+            raise UserError(path, f"{role} '{name}' has element type {elem_type}, which is {_not(elem_type)}", MEND)
+
+
+def check_nodes(path: Path, nodes: Iterable[onnx.NodeProto]) -> None:
+    """The types that standard operators are told to make, as Cast. Raises UserError."""
+    known = _known()
+    for node in nodes:
+        for a in node.attribute if node.domain in ("", "ai.onnx") else ():
+            if a.name not in _TOLD or a.ref_attr_name or a.i in known or (not a.i and a.name == "output_dtype"):
+                continue
+            name = node.name or next(iter(node.output), "")
+            what = f"node '{name}' ({node.op_type}) is told element type {a.i}, which is {_not(a.i)}"
+            raise UserError(path, what, MEND)
 
 
 def check_samples(path: Path, graph: onnx.GraphProto) -> None:
@@ -40,6 +52,16 @@ def check_samples(path: Path, graph: onnx.GraphProto) -> None:
         if dims and dims[0].HasField("dim_value") and dims[0].dim_value <= 0 and value.name not in constants:
             what = f"input '{value.name}' has {dims[0].dim_value} samples (length of axis 0)"
             raise UserError(path, what, "export the model with a batch of 1, or with an open batch axis")
+
+
+def _known() -> set[int]:
+    import onnx
+
+    return set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+
+
+def _not(elem_type: int) -> str:
+    return "none of ONNX" if elem_type else "UNDEFINED"
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str, int]]:
