@@ -39,8 +39,18 @@ def test_tensors_of_different_shapes_are_not_compared():
 def test_samples_that_fill_up_a_batch_do_not_count():
     layers, grid = Layers(), Grid.of(0.5)
     answer = Answer("a", "ADD", Value(np.array([[2], [4], [4]]), grid), np.array([[1.0], [2.0], [9.0]]), clipped=1)
-    layers.watch(answer, samples=2)
+    layers.watch(answer, filled=(2, 3))
     assert layers.errors()[0].mse == 0.0
+
+
+@pytest.mark.parametrize("filled", [None, (2, 3)])
+@pytest.mark.parametrize("shape", [(), (5, 2)])
+def test_values_without_an_axis_of_samples_count_whole(shape, filled):
+    layers = Layers()
+    exact = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(shape)
+    value = np.zeros_like(exact)
+    layers.watch(Answer("s", "ReduceSum", Value(value), exact), filled)
+    assert layers.errors()[0].mse == pytest.approx((exact**2).mean())
 
 
 @pytest.mark.parametrize(

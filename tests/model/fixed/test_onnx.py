@@ -171,6 +171,22 @@ def test_unknown_operators_are_refused_by_name():
         onnx.program(model).run({"x": np.zeros((1, 3, 8, 8), np.float32)})
 
 
+def test_a_branch_is_taken_by_the_sum_of_each_sample_alone():
+    g = Graph()
+    y = g.op("MatMul", "x", g.weights(8, 4), name="fc")
+    total = g.op("ReduceSum", y, keepdims=0, name="s")
+    ends = helper.make_tensor_value_info("b", TensorProto.FLOAT, ["n", 4])
+    one, other = (helper.make_graph([helper.make_node(k, [y], ["b"])], k, [], [ends]) for k in ("Relu", "Neg"))
+    up = g.op("Greater", total, g.const(np.float32(0)))
+    model = g.build(g.op("If", up, then_branch=one, else_branch=other), shape=("n", 8))
+    data = dict(samples(model, 12).inputs)
+    program = onnx.program(model)
+    assert program.batch == 1
+    found = simulate(program, data)
+    np.testing.assert_allclose(found.real, run.outputs(model, data)[0], rtol=1e-4, atol=1e-5)
+    assert {la.name: la.mse for la in found.layers}["s"] == 0.0
+
+
 def test_samples_go_alone_where_they_would_not_stay_apart():
     assert onnx.program(quantized(MODELS["pools"]())).batch is None
     options = int8_dynamic.resolve(int8_dynamic.Options(), Hardware(None, frozenset()))

@@ -65,11 +65,17 @@ class Layers:
         self._sums: dict[str, Sums] = {}
         self._counts: dict[str, tuple[str, int, int, int, int | None]] = {}
 
-    def watch(self, answer: Answer, samples: int | None = None) -> None:
-        """Take up what one layer answered; `samples`: its first so many, the others fill up a fixed batch."""
+    def watch(self, answer: Answer, filled: tuple[int, int] | None = None) -> None:
+        """Take up what one layer answered, whatever its axes.
+
+        `filled`: only the first so many samples of a fixed batch of so many count, the others fill it up.
+        """
         sums, simulated = self._sums.setdefault(answer.layer, Sums()), answer.simulated
         if answer.exact is not None:
-            sums.add(answer.exact[:samples], simulated.real[:samples])
+            exact, real = answer.exact, simulated.real
+            if filled is not None and exact.shape[:1] == filled[1:]:
+                exact, real = exact[: filled[0]], real[: filled[0]]
+            sums.add(exact, real)
         grid = simulated.grid
         _, values, clipped, overflows, _ = self._counts.get(answer.layer, ("", 0, 0, 0, None))
         self._counts[answer.layer] = (

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from edgelathe.core.signature import Signature
     from edgelathe.model.types import Model
 
+_ONE_WAY = frozenset(("If", "Loop"))
+
 
 class OnnxProgram:
     """A model made ready; see `types.Program`.
@@ -158,8 +160,8 @@ class OnnxProgram:
 
 def apart(program: OnnxProgram) -> bool:
     """Whether two samples that go together give what each gives alone: tried out on noise."""
-    if any(node.op.startswith("Dynamic") for node in program.graph.nodes):
-        return False  # one range for all of them
+    if any(node.op.startswith("Dynamic") or node.op in _ONE_WAY for node in program.graph.nodes):
+        return False  # one range for all of them, or one branch, which noise may take by luck
     inputs = program.signature.inputs
     if any(o.dtype in NOT_NUMBERS for o in program.signature.outputs):
         return False

@@ -49,7 +49,7 @@ def simulate(program: Program, inputs: Mapping[str, NDArray[Any]], tick: Tick = 
     for start in range(0, n, size := chunk(inputs, program.batch)):
         rows = np.arange(start, start + size) if program.batch else np.arange(start, min(n, start + size))
         kept = min(size, n - start)
-        watch = functools.partial(layers.watch, samples=kept)
+        watch = functools.partial(layers.watch, filled=(kept, len(rows)) if kept < len(rows) else None)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # NaN is told of where answers are scored
             answer = program.run({k: v[np.minimum(rows, n - 1)] for k, v in inputs.items()}, watch)
         first = answer.simulated[0]
