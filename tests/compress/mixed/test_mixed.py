@@ -7,7 +7,7 @@ import pytest
 from edgelathe.compress.forward import partial
 from edgelathe.compress.graph import fold
 from edgelathe.compress.integer import int8
-from edgelathe.compress.mixed import alone, mixed, staged
+from edgelathe.compress.mixed import alone, mixed, sizes, staged
 from edgelathe.compress.mixed.allocate import Room
 from edgelathe.compress.sensitivity import reference
 from edgelathe.compress.types import Context
@@ -292,19 +292,19 @@ def test_errors_that_more_than_add_up_go_back_to_wider_bits_while_there_are_byte
     monkeypatch.setattr(staged, "_SLACK", 1e-9)  # nothing is borne
     narrow = dict.fromkeys(judged[3], 3)
     assert staged.settle(*judged, narrow, Room()).bits == dict.fromkeys(judged[3], 8)
-    sizes = {name: {c.bits: c.bytes for c in row} for name, row in judged[3].items()}
-    budget = sum(s[3] for s in sizes.values()) + sizes["loud"][8] - sizes["loud"][3]
+    taken = {name: {c.bits: c.bytes for c in row} for name, row in judged[3].items()}
+    budget = sum(s[3] for s in taken.values()) + taken["loud"][8] - taken["loud"][3]
     settled = staged.settle(*judged, narrow, Room(budget))
-    assert sum(sizes[n][b] for n, b in settled.bits.items()) <= budget
+    assert sum(taken[n][b] for n, b in settled.bits.items()) <= budget
     assert 0 < len(settled.back) < 4
 
 
 def test_bytes_are_counted_as_they_are_in_the_file(case, three):
     of = alone.subject(case[0], mixed.resolve(mixed.Options(size="1x"), ARM), Context(data=case[1]))
-    counted = [sum(alone.stored_bytes(la.elements, la.channels, bits) for la in of.layers) for bits in (8, 4, 3)]
+    counted = [sum(sizes.stored_bytes(la.elements, la.channels, bits) for la in of.layers) for bits in (8, 4, 3)]
     real = [uniform(case, 8).bytes, uniform(case, 4).bytes, three.bytes]
     for i, bits in ((1, 4), (2, 3)):
-        more = counted[i] + alone.shared_bytes(bits) - counted[0]
+        more = counted[i] + sizes.shared_bytes(bits) - counted[0]
         assert 0 <= more - (real[i] - real[0]) < 40 * len(of.layers)
-    below, above = (alone.stored_bytes(900, 10, b) for b in (3, 4))
-    assert alone.stored_bytes(900, 10, 3.5) == round((below + above) / 2)
+    below, above = (sizes.stored_bytes(900, 10, b) for b in (3, 4))
+    assert sizes.stored_bytes(900, 10, 3.5) == round((below + above) / 2)

@@ -10,7 +10,7 @@ sum of products that are convex in the logarithms of the factors, so there is on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,45 @@ class Term:
     inverse: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Sets of tied values, and what samples and the graph say of them: enough for the factors of any bits."""
+
+    sets: tuple[Tied, ...]
+    seen: Mapping[str, Statistics]
+    gain: Mapping[ir.Value, Array]
+
+    def factors(self, of: Tied, bits: Callable[[ir.Node], int]) -> tuple[Array, float] | None:
+        """Those of least noise [channels], and the logarithm of what it is divided by; None where too little is won.
+
+        `bits`: of the weights of a layer.
+        """
+        terms = noise(of, self.seen, self.gain, bits)
+        if terms is None:
+            return None
+        factors, gained = least(terms, of.channels)
+        factors[dead(of, self.seen)] = 1.0  # samples say nothing of these
+        return (factors, gained) if gained >= _LEAST_GAIN else None
+
+
+def look(
+    model: ir.Model, name: str, data: Dataset, allowed: Callable[[ir.Node], bool], wanted: Callable[[Tied], bool]
+) -> Found:
+    """The sets that may be rescaled, with ranges from a pass over some samples where there are any.
+
+    Raises UserError where activations are not finite.
+    """
+    sets = tuple(t for t in tied.find(model.graph, allowed) if wanted(t))
+    if not sets:
+        return Found((), {}, {})
+    looked: dict[str, int | None] = {name_of(v): None for v in model.graph.inputs}  # of bad values, the first is named
+    for t in sets:
+        looked |= dict.fromkeys(map(name_of, (*t.stored, *(n.inputs[0] for n in t.readers))), 1)
+    some = dataset.take(data, dataset.spread(len(data), _SAMPLES))
+    seen = ranges.collect(onnx_model.from_ir(model, name), some, looked)
+    return Found(sets, seen, tied.gains(model.graph))
+
+
 def rescale(
     model: ir.Model,
     name: str,
@@ -74,28 +113,19 @@ def rescale(
 
     Raises UserError where activations are not finite.
     """
-    found = [t for t in tied.find(model.graph, allowed) if wanted(t)]
-    if not found:
-        return ()
-    gain = tied.gains(model.graph)
-    looked: dict[str, int | None] = {name_of(v): None for v in model.graph.inputs}  # of bad values, the first is named
-    for t in found:
-        looked |= dict.fromkeys(map(name_of, (*t.stored, *(n.inputs[0] for n in t.readers))), 1)
-    some = dataset.take(data, dataset.spread(len(data), _SAMPLES))
-    seen = ranges.collect(onnx_model.from_ir(model, name), some, looked)
+    found = look(model, name, data, allowed, wanted)
     notes = []
-    for t in found:
-        terms = noise(t, seen, gain, bits)
-        if terms is None:
+    for t in found.sets:
+        best = found.factors(t, bits)
+        if best is None:
             continue
-        factors, gained = least(terms, t.channels)
-        factors[dead(t, seen)] = 1.0  # samples say nothing of these
-        if gained < _LEAST_GAIN:
-            continue
+        factors, gained = best
         for node in t.makers:
             _divide_outputs(node, factors, names)
         for node in t.readers:
-            _multiply_inputs(node, factors, names)
+            w = array(node.inputs[1])
+            assert w is not None
+            set_constant(node, 1, scaled_inputs(node, w, factors).astype(np.float32), names)
         what = f"channels rescaled {factors.min():.2g} to {factors.max():.2g} times"
         notes.append(Note(layer(t.makers[0]), True, f"{what}, {10 * gained / np.log(10):.1f} dB less noise foreseen"))
     return tuple(notes)
@@ -197,13 +227,10 @@ def _divide_outputs(node: ir.Node, factors: Array, names: Names) -> None:
         set_constant(node, 2, (bias / factors).astype(np.float32), names)
 
 
-def _multiply_inputs(node: ir.Node, factors: Array, names: Names) -> None:
-    w = array(node.inputs[1])
-    assert w is not None
+def scaled_inputs(node: ir.Node, weights: NDArray[Any], factors: Array) -> Array:
+    """Weights, in the form that the node has them, times a factor for each channel that it reads."""
     if node.op_type == "Conv":
         groups = int(number(node, "group", 1))
-        own = factors.reshape(groups, 1, w.shape[1], *[1] * (w.ndim - 2))
-        scaled = (w.reshape(groups, -1, *w.shape[1:]) * own).reshape(w.shape)
-    else:
-        scaled = w * (factors[None] if number(node, "transB", 0) else factors[:, None])
-    set_constant(node, 1, scaled.astype(np.float32), names)
+        own = factors.reshape(groups, 1, weights.shape[1], *[1] * (weights.ndim - 2))
+        return np.asarray((weights.reshape(groups, -1, *weights.shape[1:]) * own).reshape(weights.shape), np.float64)
+    return np.asarray(weights * (factors[None] if number(node, "transB", 0) else factors[:, None]), np.float64)

@@ -11,6 +11,7 @@ from edgelathe.calibrate.scales import store_weights, weight_scales
 from edgelathe.compress.graph.canonical import plain_gemm
 from edgelathe.compress.graph.moves import Names, array, layer, number, set_constant
 from edgelathe.compress.integer import qplan
+from edgelathe.compress.integer.rescale import scaled_inputs
 from edgelathe.compress.types import Note
 from edgelathe.compress.weights import qweights
 from edgelathe.compress.weights.levels import Levels
@@ -73,7 +74,12 @@ def layers(model: ir.Model) -> tuple[list[Weighted], list[Note]]:
 
 
 def rounded(
-    of: Weighted, bits: int, mean: NDArray[np.float64] | None, *, per_channel: bool = True
+    of: Weighted,
+    bits: int,
+    mean: NDArray[np.float64] | None,
+    *,
+    per_channel: bool = True,
+    by: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Weights, and bias where there is one, by name: weights on the grid of `int8`, but in `bits`, and real again.
 
@@ -82,15 +88,18 @@ def rounded(
         bits: of a weight, 2 to 16.
         mean: float64 [input channels], the mean of what the layer reads, to correct the bias by; None: no correction.
         per_channel: one scale per output channel, or one.
+        by: [input channels], factors that the weights are multiplied by to be rounded; None: none.
 
     The bias stays float32: `int8` holds it in 32 bits, in units that hang on the activations and are fine enough.
     """
     w, out_axis = array(of.node.inputs[1]), qweights.channel_axis(of.node)
     assert w is not None
     axis, largest = out_axis if per_channel else None, Levels.of(bits, reduce=False).high
-    scale = weight_scales(w, axis, largest)
+    given = w if by is None else scaled_inputs(of.node, w, by).astype(np.float32)
+    scale = weight_scales(given, axis, largest)
     shape = [-1 if i == out_axis else 1 for i in range(w.ndim)]
-    made = store_weights(w, scale, axis, largest) * (scale.reshape(shape) if per_channel else scale)
+    made = store_weights(given, scale, axis, largest) * (scale.reshape(shape) if per_channel else scale)
+    made = made if by is None else scaled_inputs(of.node, made, 1 / by)
     out = {of.weight: made.astype(np.float32)}
     if of.bias:
         bias = array(of.node.inputs[2])

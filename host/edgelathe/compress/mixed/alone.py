@@ -6,7 +6,6 @@ of the samples and judged on others.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,16 @@ from edgelathe.compress.graph.canonical import canonical
 from edgelathe.compress.graph.equalize import balance
 from edgelathe.compress.graph.fold import infer_shapes
 from edgelathe.compress.graph.moves import Names, array, layer, options_for, refuse_quantized
-from edgelathe.compress.graph.packed import Packer, packed_bytes
 from edgelathe.compress.integer import int8, qplan, weighted
+from edgelathe.compress.mixed import rescaled
 from edgelathe.compress.mixed.allocate import Choice
-from edgelathe.compress.mixed.limits import FLOAT, HALF, operations
+from edgelathe.compress.mixed.limits import HALF, operations
+from edgelathe.compress.mixed.sizes import stored_bytes
 from edgelathe.compress.sensitivity import passes
 from edgelathe.compress.sensitivity.errors import Answer, Error, joined
 from edgelathe.compress.sensitivity.reference import Change, Float
 from edgelathe.compress.weights import levels, qweights, second_order
-from edgelathe.compress.weights.levels import NORMAL_BITS, Levels
-from edgelathe.compress.weights.problems import Pair, Problem, problems
+from edgelathe.compress.weights.problems import Pair, Problem, count_of, problems
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.graph import layers as graph_layers
@@ -58,6 +57,8 @@ class Subject:
         layers: those that `int8` would make integer; layers of equal weights are one.
         names: of all nodes of a layer, by its own.
         options: of `int8`, for each layer.
+        whole: those of the model.
+        overrides: the recipe's.
     """
 
     model: ir.Model
@@ -65,6 +66,8 @@ class Subject:
     layers: tuple[Weighted, ...]
     names: Mapping[str, tuple[str, ...]]
     options: Mapping[str, Options]
+    whole: Options
+    overrides: Mapping[str, Mapping[str, Any]]
 
     def run(self, data: Dataset, run_all: partial.Map) -> Float:
         """The float model on samples. Raises UserError where it does not run, or has no output of real numbers."""
@@ -98,6 +101,8 @@ def subject(model: Model, options: Options, context: Context) -> Subject:
         layers,
         {la.name: tuple(layer(nodes[at]) for at in la.positions) for la in layers},
         {la.name: options_for(options, la.node, context.overrides) or options for la in layers},
+        options,
+        context.overrides,
     )
 
 
@@ -115,6 +120,7 @@ def forms(
     """
     found: dict[str, dict[int, Constants]] = {la.name: {} for la in of.layers}
     learned: dict[ir.Node, Weighted] = {}
+    factors = rescaled.factors(of, widths, data)
     for la in of.layers:
         own = of.options[la.name]
         for bits in widths[la.name]:
@@ -125,13 +131,15 @@ def forms(
             else:
                 mean = means[la.source] if own.correct else None
                 width = 7 if bits == 8 and own.reduce is True else bits  # as coarse, but for one level
-                found[la.name][bits] = weighted.rounded(la, width, mean, per_channel=own.per_channel)
+                by = factors.get((la.name, bits))
+                found[la.name][bits] = weighted.rounded(la, width, mean, per_channel=own.per_channel, by=by)
     pairs = [Pair(node, node) for node in learned]
     for pair, problem in problems(of.model, of.model, pairs, data, seed) if pairs else ():
         la = learned[pair.node]
         for bits in widths[la.name]:
             if bits not in found[la.name]:
-                found[la.name][bits] = _learned(la, problem, bits, of.options[la.name])
+                by, own = factors.get((la.name, bits)), of.options[la.name]
+                found[la.name][bits] = _learned(la, problem, bits, own, by, count_of(of.model, data))
     return found
 
 
@@ -182,67 +190,27 @@ def choices(la: Weighted, lost: Mapping[int, float], macs: int = 0) -> tuple[Cho
     )
 
 
-def stored_bytes(elements: int, channels: int, bits: float) -> int:
-    """What weights take in the file: packed, with scale, zero point and offset a channel, and the unpacking nodes.
-
-    `bits` that are no whole number stand between two widths.
-    """
-    if bits >= FLOAT:
-        return 4 * elements
-    if bits == HALF:
-        return 2 * elements
-    low = math.floor(bits)
-    if low < bits:
-        below, above = (stored_bytes(elements, channels, b) for b in (low, low + 1))
-        return round(below + (above - below) * (bits - low))
-    return packed_bytes(elements, low) + (5 + (low in NORMAL_BITS)) * channels + unpacking_bytes(low)
-
-
-@functools.cache
-def unpacking_bytes(bits: int) -> int:
-    """What the nodes of one more constant of so many bits take in the file, beside what several share."""
-    one, plain = (_packed_graph(b, 2) - _packed_graph(b, 1) for b in (bits, 8))
-    return one - plain if bits < 8 else 0
-
-
-@functools.cache
-def shared_bytes(bits: int) -> int:
-    """What the constants of so many bits share in the file: tables that they are unpacked by."""
-    return _packed_graph(bits, 1) - _packed_graph(8, 1) - unpacking_bytes(bits) if bits < 8 else 0
-
-
-def _packed_graph(bits: int, count: int) -> int:
-    """Bytes of a graph of so many packed constants, the packed integers left out."""
-    import onnx_ir as ir
-
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset.LOWEST}, name="g")
-    packer, packed = Packer(graph, Names(graph)), 0
-    for i in range(1, count + 1):
-        shape = (16, 8 * i)
-        if bits in NORMAL_BITS:
-            table = Levels.normal(bits).values or ()
-            packer.moved(np.full(shape, table[0] + 1, np.int8), bits, table, np.ones(16, np.int8), 0)
-            packed += 16
-        else:
-            packer.integers(np.resize(np.array([-1, 0, i], np.int8).clip(-2, 1), shape), bits, np.int8)
-        packed += packed_bytes(math.prod(shape), bits)
-    return int(ir.serde.serialize_graph(graph).ByteSize()) - packed
-
-
 def _half(la: Weighted) -> Constants:
     w = array(la.node.inputs[1])
     assert w is not None
     return {la.weight: w.astype(np.float16).astype(np.float32)}
 
 
-def _learned(la: Weighted, problem: Problem, bits: int, own: Options) -> Constants:
+def _learned(
+    la: Weighted, problem: Problem, bits: int, own: Options, by: NDArray[np.float64] | None, samples: int
+) -> Constants:
+    """As `int8` rounds, `by` factors of what the layer reads where it would rescale that."""
     w: NDArray[Any] | None = array(la.node.inputs[1])
     assert w is not None
+    if by is not None:
+        problem = rescaled.problem(problem, by, samples)
     least = np.zeros(problem.weights.shape[:2], np.float32)
     grid = levels.chosen(problem.wanted, problem.hessian, bits, own.levels, reduce=own.reduce is True)
     real = second_order.round_to(problem.wanted, problem.hessian, grid, least, shared=not own.per_channel).real()
+    bias = problem.bias(real, unhidden=True) if la.bias else None
+    if by is not None:
+        real = real / rescaled.by_input(by, real)
     outputs_first = qweights.channel_axis(la.node) == 0
     weights = real.reshape(w.shape) if outputs_first else real.reshape(w.shape[::-1]).T
     out = {la.weight: np.ascontiguousarray(weights, np.float32)}
-    bias = problem.bias(real, unhidden=True) if la.bias else None
     return out if bias is None else out | {str(la.bias): bias}

@@ -20,7 +20,7 @@ from edgelathe.compress.forward import partial
 from edgelathe.compress.graph.moves import is_depthwise
 from edgelathe.compress.half import fp16
 from edgelathe.compress.integer import int8, qplan
-from edgelathe.compress.mixed import alone, gated, limits, staged, within
+from edgelathe.compress.mixed import alone, gated, limits, sizes, staged, within
 from edgelathe.compress.mixed.allocate import Room
 from edgelathe.compress.mixed.limits import FLOAT, HALF, word
 from edgelathe.compress.sensitivity.errors import Error
@@ -176,8 +176,8 @@ def _bytes(text: str, of: Subject) -> int:
     if unit == "x":
         return int(value * sum(4 * la.elements for la in of.layers))
     if unit == "bits":
-        each = sum(alone.stored_bytes(la.elements, la.channels, value) for la in of.layers)
-        return each + alone.shared_bytes(math.floor(value))
+        each = sum(sizes.stored_bytes(la.elements, la.channels, value) for la in of.layers)
+        return each + sizes.shared_bytes(math.floor(value))
     return int(value)
 
 

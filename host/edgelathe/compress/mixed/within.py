@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelathe.compress.mixed import allocate, alone, limits
+from edgelathe.compress.mixed import allocate, limits, sizes
 from edgelathe.compress.mixed.allocate import Choice, Room
 from edgelathe.compress.sensitivity.explain import needs_labels
 from edgelathe.compress.sensitivity.reference import Change, whole
@@ -80,7 +80,7 @@ def _best(choices: Choices, narrow: Collection[int], room: Room) -> tuple[dict[s
     rows = _rest(choices, narrow)
     left = room
     if room.bytes is not None:
-        left = replace(room, bytes=room.bytes - sum(alone.shared_bytes(b) for b in narrow))
+        left = replace(room, bytes=room.bytes - sum(sizes.shared_bytes(b) for b in narrow))
     picks = allocate.best(tuple(rows.values()), left) if all(rows.values()) else None
     if picks is None:
         return None
@@ -104,7 +104,7 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
         allocate.total(rows, picks).operations / whole
         for some in tried
         if all(rows := tuple(_rest(choices, some).values()))
-        and (picks := allocate.fewest(rows, (room.bytes or 0) - sum(map(alone.shared_bytes, some))))
+        and (picks := allocate.fewest(rows, (room.bytes or 0) - sum(map(sizes.shared_bytes, some))))
     ]
     what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {_enough(min(found))}"
     return UserError("mixed", what, "raise one of them, or allow other bits in `widths`")
@@ -120,7 +120,7 @@ def _least(choices: Choices, narrow: Collection[int]) -> float:
     rows = _rest(choices, narrow).values()
     if not all(rows):
         return math.inf
-    return sum(min(c.bytes for c in row) for row in rows) + sum(map(alone.shared_bytes, narrow))
+    return sum(min(c.bytes for c in row) for row in rows) + sum(map(sizes.shared_bytes, narrow))
 
 
 def _rest(choices: Choices, narrow: Collection[int]) -> dict[str, tuple[Choice, ...]]:
