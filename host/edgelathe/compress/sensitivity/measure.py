@@ -109,7 +109,7 @@ def _work(
         changes |= zip((la.name for la in fresh), made, strict=True)
         if not block.which.start:
             _check(scene, block)
-        known = Known.of({k: block.known(k) for k in scene.float.names}, scores) if scores and block.apart else None
+        known = Known.of(block.known, scores) if scores and block.apart else None
         jobs = [
             Job(la, cuts[la.name], j, change, found[la.name, j].rows(known))
             for la in layers

@@ -5,6 +5,7 @@ One pass of the float model leaves the values behind that the suffixes start fro
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,17 @@ import numpy as np
 
 from edgelathe.compress.forward import partial
 from edgelathe.compress.sensitivity.errors import Answer, joined
+from edgelathe.compress.sensitivity.inner import Inner
 from edgelathe.compress.sensitivity.reference import replace
 from edgelathe.model import cut_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx
     from numpy.typing import NDArray
 
-    from edgelathe.compress.forward.partial import Arrays, Run
+    from edgelathe.compress.forward.partial import Arrays, Chunks, Run
     from edgelathe.compress.integer.weighted import Weighted
     from edgelathe.compress.sensitivity.reference import Change, Float
     from edgelathe.model.cut_onnx import Suffix
@@ -65,7 +67,7 @@ class Block:
 
     of: Float
     which: range
-    values: list[Arrays]
+    inner: Inner
     open: dict[tuple[str, int], Run]
     keep: bool
     apart: bool
@@ -77,8 +79,7 @@ class Block:
 
     def real(self, name: str) -> NDArray[Any]:
         """One inner value [n, ...] of the block's samples."""
-        counts = [self.of.chunks.count(at) for at in self.which]
-        return np.concatenate([v[name][:n] for v, n in zip(self.values, counts, strict=True)])
+        return self.inner.real(name, [self.of.chunks.count(at) for at in self.which])
 
     def settle(self, jobs: Sequence[Job]) -> Iterator[Answer]:
         """What the model gives on these samples with each change, in order; changes run beside each other.
@@ -93,15 +94,18 @@ class Block:
         """The same for the changes of one layer, by their numbers."""
         return dict(zip(changes, self.settle([Job(layer, at, i, c) for i, c in changes.items()]), strict=True))
 
-    def known(self, name: str) -> NDArray[Any]:
-        """One output of the float model, or hidden value, on the block's samples [n, ...]."""
-        parts = [(self.of.values[at] or {})[name][: self.of.chunks.count(at)] for at in self.which]
-        return np.concatenate(parts)
+    @functools.cached_property
+    def known(self) -> Arrays:
+        """Outputs of the float model, and hidden values, on the block's samples [n, ...]."""
+        of = self.of
+        return {
+            k: np.concatenate([(of.values[at] or {})[k][: of.chunks.count(at)] for at in self.which]) for k in of.names
+        }
 
     def _some(self, job: Job, rows: NDArray[np.intp]) -> Answer:
         """The answer where only some samples are run, in chunks filled up with copies unless their size is open."""
-        want, size = {k: self.known(k) for k in self.of.names}, self.of.chunks.size
-        first = want[self.of.names[0]]
+        want, size = self.known, self.of.chunks.size
+        first = want[self.of.names[0]].copy()
         if not len(rows):
             return Answer(first, {}, None, self.of.noise(want, want, 0))
         some, run = {k: v[rows] for k, v in want.items()}, self._run(job)
@@ -110,16 +114,10 @@ class Block:
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
             filled = chosen if self.of.chunks.open else np.pad(chosen, (0, size - len(chosen)), "edge")
-            parts.append([v[: len(chosen)] for v in run(_inputs(job, self._gathered(read, filled)))])
+            parts.append([v[: len(chosen)] for v in run(_inputs(job, self.inner.rows(read, filled)))])
         have = some | dict(zip(job.cut.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         first[rows] = have[self.of.names[0]]
         return Answer(first, {}, self.of.gains(some, have, len(rows)), self.of.noise(some, have, len(rows)))
-
-    def _gathered(self, names: Collection[str], rows: NDArray[np.intp]) -> Arrays:
-        """Inner values of some samples, whose numbers ascend."""
-        chunks, places = np.divmod(rows, self.of.chunks.size)
-        held = [(self.values[at], places[chunks == at]) for at in np.unique(chunks)]
-        return {k: np.concatenate([values[k][some] for values, some in held]) for k in names}
 
     def _run(self, job: Job) -> Run:
         run = self.open.get(job.key) or self._session(job)
@@ -131,13 +129,13 @@ class Block:
         if job.rows is not None:
             return self._some(job, job.rows)
         run, parts = self._run(job), []
-        for chunk, values in zip(self.which, self.values, strict=True):
+        for chunk, values in zip(self.which, self.inner.chunks, strict=False):
             got = run(_inputs(job, values))
             parts.append(self.of.answer(chunk, dict(zip(job.cut.outputs, got, strict=True))))
         return joined(parts)
 
     def _session(self, job: Job) -> Run:
-        part = cut_onnx.behind(self.of.proto, job.cut, _inputs(job, self.values[0]), job.cut.outputs)
+        part = cut_onnx.behind(self.of.proto, job.cut, _inputs(job, self.inner.chunks[0]), job.cut.outputs)
         if job.change.source:
             for node, position in zip(part.graph.node, job.cut.nodes, strict=True):
                 if position in job.layer.positions:
@@ -153,47 +151,62 @@ def blocks(
 ) -> Iterator[Block]:
     """All that the suffixes start from, for as many samples at a time as `BLOCK_BYTES` hold, one chunk at least.
 
-    One pass of the float model gives these and its outputs. `most`: samples a block holds at most, `begin`: the first.
+    One pass of the float model gives these and its outputs. A block's values are gone once the next one is asked for.
+    `most`: samples a block holds at most, `begin`: the first.
     """
     graph, chunks = of.proto.graph, of.chunks
     given = {i.name for i in graph.input}
-    inner = list(dict.fromkeys(n for c in cuts.values() for n in c.boundary if n not in given))
-    names = list(dict.fromkeys([*inner, *of.names]))
-    prefix = cut_onnx.upto(of.proto, names)
-    read = [i.name for i in prefix.graph.input]
+    names = list(dict.fromkeys(n for c in cuts.values() for n in c.boundary if n not in given))
+    prefix = cut_onnx.upto(of.proto, list(dict.fromkeys([*names, *of.names])))
+    read, made = [i.name for i in prefix.graph.input], [o.name for o in prefix.graph.output]
     run = partial.session(partial.serialized(prefix), of.name)
+
+    def values(feed: Arrays) -> Arrays:
+        return feed | dict(zip(made, run({k: feed[k] for k in read}), strict=True))
 
     def captured(at: int) -> Arrays:
         feed = chunks.feed(at)
-        got = dict(zip(names, run({k: feed[k] for k in read}), strict=True))
+        got = values(feed)
         of.put(at, got)
-        return feed | {n: got[n] for n in inner}
+        return {k: got[k] for k in (*feed, *names)}
 
-    def apart(values: Arrays) -> bool:
-        """Whether samples in another order are inner values in that order; of one sample there is none."""
-        if chunks.size == 1:
-            return all(v.shape[:1] == (1,) for v in values.values())
-        turned = {k: np.roll(v, 1, axis=0) for k, v in chunks.feed(0).items()}
-        got = turned | dict(zip(names, run({k: turned[k] for k in read}), strict=True))
-        return all(
-            v.shape[:1] == (chunks.size,) and np.allclose(np.roll(v, 1, axis=0), got[k], atol=1e-4)
-            for k, v in values.items()
-        )
-
+    first = captured(0)
+    apart = _apart(chunks, first, values)
+    size = sum(a.nbytes for a in first.values())
     sizes = {t.name: t.ByteSize() for t in graph.initializer}
     heavy = sum(sizes.get(i, 0) for c in cuts.values() for at in c.nodes for i in graph.node[at].input)
+    held = heavy + len(cuts) * size  # a session keeps what it computed with
+    begun, then = (
+        max(1, min(BLOCK_BYTES // size, len(chunks), (limit or chunks.samples) // chunks.size))
+        for limit in (begin or most, most)
+    )
+    inner, start = Inner(first, max(begun, then)), 0
+    inner.put(0, first)
     open_: dict[tuple[str, int], Run] = {}
-    start, separate = 0, False
     while start < len(chunks):
-        first = captured(start)
-        separate = separate if start else apart(first)
-        limit = (most if start else begin or most) or len(chunks) * chunks.size
-        count = max(1, min(BLOCK_BYTES // sum(a.nbytes for a in first.values()), limit // chunks.size))
-        which = range(start, min(start + count, len(chunks)))
-        held = heavy + len(cuts) * sum(a.nbytes for a in first.values())  # a session keeps what it computed with
-        keep = which.stop - which.start < len(chunks) and held <= SESSION_BYTES
-        yield Block(of, which, [first, *of.map(captured, which[1:])], open_, keep, separate)
-        start += count
+        which = range(start, min(start + (then if start else begun), len(chunks)))
+        fresh = which if start else which[1:]
+        of.map(lambda at: inner.put(at - start, captured(at)), fresh)  # noqa: B023  # runs now
+        keep = len(which) < len(chunks) and held <= SESSION_BYTES
+        yield Block(of, which, inner, open_, keep, apart and inner.even)
+        start = which.stop
+
+
+def _apart(chunks: Chunks, first: Arrays, values: Callable[[Arrays], Arrays]) -> bool:
+    """Whether samples in another order are inner values in that order; of one sample there is none.
+
+    `first`: the values of the first chunk. Where the model takes chunks of any size, two samples tell.
+    """
+    if any(v.shape[:1] != (chunks.size,) for v in first.values()):
+        return False
+    order = np.arange(2 if chunks.open else chunks.size)[::-1]
+    if chunks.size == 1 or len(order) == 1:
+        return True
+    turned = values({k: np.ascontiguousarray(v[order]) for k, v in chunks.feed(0).items()})
+    return all(
+        turned[k].shape == (len(order), *v.shape[1:]) and np.allclose(turned[k], v[order], atol=1e-4)
+        for k, v in first.items()
+    )
 
 
 _ROUNDED = "layer:input:rounded"

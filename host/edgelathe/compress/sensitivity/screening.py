@@ -29,19 +29,19 @@ _WORTH = 0.9  # where so many have to be run, all are
 
 def margins(scores: NDArray[Any]) -> NDArray[np.float32]:
     """By how much each class of scores [n, classes] is behind the best, [n, classes]; infinite for the best itself."""
-    values, answer = scores.astype(np.float32), scores.argmax(axis=1)[:, None]
-    behind = np.take_along_axis(values, answer, axis=1) - values
-    np.put_along_axis(behind, answer, np.inf, axis=1)
+    values, best = scores.astype(np.float32), (np.arange(len(scores)), scores.argmax(axis=1))
+    behind = values[best][:, None] - values
+    behind[best] = np.inf
     return np.asarray(behind)
 
 
 def gains(want: NDArray[Any], have: NDArray[Any]) -> NDArray[np.float32]:
     """By how much each class gained on the answer of `want` [n, classes]; infinite where scores are not finite."""
     moved = have.astype(np.float32) - want.astype(np.float32)
-    answer = want.argmax(axis=1)[:, None]
-    ahead = moved - np.take_along_axis(moved, answer, axis=1)
+    answer = np.arange(len(want)), want.argmax(axis=1)
+    ahead = moved - moved[answer][:, None]
     ahead[~np.isfinite(ahead)] = np.inf
-    np.put_along_axis(ahead, answer, -np.inf, axis=1)
+    ahead[answer] = -np.inf
     return np.asarray(ahead)
 
 
