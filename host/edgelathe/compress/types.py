@@ -16,6 +16,9 @@ from edgelathe.model.types import Model
 LINEAR = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 LINEAR_TFLITE = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"))
 
+#: All of ONNX whose weights some step changes.
+WEIGHTED = LINEAR | {"LSTM", "GRU", "RNN", "Gather"}
+
 
 @dataclass(frozen=True)
 class Note:
@@ -122,6 +125,7 @@ class StepSpec:
         gives_twin: `Applied.twin` is set wherever the model was changed; what the step was given need not be kept.
         corrects: it corrects what steps before it did, and may follow a final one.
         large: it takes models whose weights no protobuf holds (`Model.external`).
+        float32: it changes weights in float32 alone.
     """
 
     text: str
@@ -135,3 +139,4 @@ class StepSpec:
     gives_twin: bool = False
     corrects: bool = False
     large: bool = False
+    float32: bool = False

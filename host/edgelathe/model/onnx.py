@@ -10,6 +10,8 @@ from edgelathe.model import aside, external
 from edgelathe.model.types import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx
     import onnx_ir
 
@@ -122,6 +124,23 @@ def shapeless(value: onnx.ValueInfoProto) -> bool:
 def opsets(proto: onnx.ModelProto) -> dict[str, int]:
     """Operator set versions by domain; the ONNX domain is ""."""
     return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+
+
+def weight_types(model: Model, operators: Collection[str]) -> frozenset[str]:
+    """The float types of the constants that these operators of the main graph read as they are stored."""
+    import onnx
+
+    graph = aside.parse(model.data)[0].graph
+    types = {t.name: t.data_type for t in graph.initializer}
+    types |= {
+        n.output[0]: a.t.data_type
+        for n in graph.node
+        for a in n.attribute
+        if n.op_type == "Constant" and a.HasField("t")
+    }
+    read = {types[name] for n in graph.node if n.op_type in operators for name in n.input if name in types}
+    floats = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
+    return frozenset(dtype_name(t) for t in read.intersection(floats))
 
 
 def dtype_name(elem_type: int) -> str:

@@ -17,7 +17,7 @@ from edgelathe.core.profile import Hardware, Profile, runtimes_for
 from edgelathe.core.recipe import Recipe, to_toml
 from edgelathe.model.graph import layers
 from edgelathe.model.types import Format, Model
-from edgelathe.recipes.resolve import check_layers, check_size, needs_data, resolve
+from edgelathe.recipes.resolve import check_layers, check_size, check_weights, needs_data, resolve
 from edgelathe.recipes.run import Built
 
 _SESSION = ("runtime", "provider", "threads")
@@ -56,6 +56,7 @@ def ready(recipe: Recipe, model: Model, hardware: Hardware, session: SessionOpti
     """The recipe resolved for `model` and `hardware`; a session that it already names stays. Raises UserError."""
     resolved = resolve(recipe, model.format, used(hardware, session), where)
     check_size(resolved, model, where)
+    check_weights(resolved, model, where)
     if any(step.layers for step in resolved.steps):
         check_layers(resolved, (layer.name for layer in layers(model)), where)
     return resolved if recipe.session else replace(resolved, session=to_table(session))

@@ -6,10 +6,11 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from edgelathe.compress.types import StepSpec
+from edgelathe.compress.types import WEIGHTED, StepSpec
 from edgelathe.core.errors import UserError, nearest
 from edgelathe.core.profile import Hardware
 from edgelathe.core.recipe import Recipe, Step, Value
+from edgelathe.model.onnx import weight_types
 from edgelathe.model.types import Format, Model
 from edgelathe.recipes import options
 from edgelathe.recipes.table import STEPS
@@ -79,6 +80,16 @@ def check_size(recipe: Recipe, model: Model, where: str) -> None:
             able = ", ".join(name for name, rows in STEPS.items() if model.format in rows and rows[model.format].large)
             what = f"'{step.use}' does not take models of 2 GB and more, and this one has {model.bytes / 1e9:.1f} GB"
             raise UserError(where, what, f"choose from {able}")
+
+
+def check_weights(recipe: Recipe, model: Model, where: str) -> None:
+    """Raises UserError where a step takes weights in float32, and the layers that it changes have none."""
+    for step in recipe.steps if model.format == "onnx" else ():
+        row = spec(step, model.format, where)
+        types = weight_types(model, row.ops & WEIGHTED) if row.float32 else frozenset[str]()
+        if types and "float32" not in types:
+            what = f"takes weights in float32, those of this model are {' and '.join(sorted(types))}"
+            raise UserError(f"{where}: {step.use}", what, "export the model in float32")
 
 
 def _resolved(step: Step, row: StepSpec, hardware: Hardware, where: str) -> Step:

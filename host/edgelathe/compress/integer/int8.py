@@ -334,4 +334,5 @@ SPEC = StepSpec(
     final=True,
     gives_twin=True,
     large=True,
+    float32=True,
 )

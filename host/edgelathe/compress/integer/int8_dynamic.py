@@ -211,4 +211,5 @@ SPEC = StepSpec(
     ops=LINEAR | int8_recurrent.OPS,
     final=True,
     large=True,
+    float32=True,
 )

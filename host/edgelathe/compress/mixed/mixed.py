@@ -250,4 +250,5 @@ SPEC = StepSpec(
     resolve=resolve,
     ops=LINEAR | qplan.MATH,
     final=True,
+    float32=True,
 )

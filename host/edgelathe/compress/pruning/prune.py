@@ -258,4 +258,5 @@ SPEC = StepSpec(
     after=("fold",),
     resolve=_resolve,
     ops=LINEAR,
+    float32=True,
 )

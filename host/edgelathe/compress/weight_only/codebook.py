@@ -201,4 +201,5 @@ SPEC = StepSpec(
     ops=LINEAR | {"LSTM", "GRU", "RNN"},
     final=True,
     large=True,
+    float32=True,
 )

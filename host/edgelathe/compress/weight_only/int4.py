@@ -223,4 +223,5 @@ SPEC = StepSpec(
     ops=LINEAR | {"LSTM", "GRU", "RNN", "Gather"},
     final=True,
     large=True,
+    float32=True,
 )
