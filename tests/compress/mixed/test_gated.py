@@ -96,3 +96,12 @@ def test_mixed_takes_it_over_where_asked_and_gives_the_same_bits(case):
 def test_too_few_samples_to_hold_some_out_are_refused(case):
     with pytest.raises(UserError, match="mixed: 5 different samples are too few"):
         gated(case[2], case[3], Context(data=samples(case[0], 5)), "mixed")
+
+
+@pytest.mark.parametrize(("count", "says"), [(1, "1 different sample is"), (7, "7 different samples are")])
+def test_they_are_refused_before_any_width_is_chosen(case, monkeypatch, count, says):
+    monkeypatch.setattr(mixed, "_choose", None)
+    options = mixed.resolve(mixed.Options(size="3bits", gate="channel"), ARM)
+    with pytest.raises(UserError) as caught:
+        mixed.apply(case[0], options, Context(data=samples(case[0], count)))
+    assert str(caught.value) == f"calib: mixed(gate=channel): {says} too few to hold some out; give at least 8"

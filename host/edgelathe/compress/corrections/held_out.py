@@ -74,7 +74,7 @@ def folds(data: Dataset, step: str) -> NDArray[np.int64]:
         seen.append(found.digest())
     rank = {digest: i for i, digest in enumerate(sorted(set(seen)))}
     if len(rank) < FEWEST:
-        what = f"{len(rank)} different samples are too few to hold some out"
+        what = f"{len(rank)} different {'sample is' if len(rank) == 1 else 'samples are'} too few to hold some out"
         raise UserError(f"{data.name}: {step}", what, f"give at least {FEWEST}")
     return np.array([rank[digest] % FOLDS for digest in seen], np.int64)
 

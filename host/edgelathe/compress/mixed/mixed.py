@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.compress.corrections import held_out
 from edgelathe.compress.forward import partial
 from edgelathe.compress.graph.moves import is_depthwise
 from edgelathe.compress.half import fp16
@@ -90,10 +91,13 @@ def resolve(options: Options, hardware: Hardware) -> Options:
 def apply(model: Model, options: Options, context: Context) -> Applied:
     """Choose the bits of each layer, then quantize by `int8` with them.
 
-    Raises UserError where there are no calibration samples, or the fewest bits take more than `size`.
+    Raises UserError where there are no calibration samples, too few of them for `gate=channel`, or the fewest bits take
+    more than `size`.
     """
     data = context.samples("mixed")
     options = resolve(options, Hardware(None, frozenset()))
+    if options.gate == "channel":
+        held_out.folds(data, "mixed(gate=channel)")  # too few samples are told of before the work
     of = alone.subject(model, options, context)
     chosen = _choose(of, options, data, context.seed)
     applied, more = _write(model, of, chosen, options, context), tuple[Note, ...]()
