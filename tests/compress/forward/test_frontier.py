@@ -49,3 +49,16 @@ def test_a_narrow_frontier_gives_equal_values_and_never_keeps_the_wide_ones(mode
 def test_a_narrow_frontier_keeps_what_is_small_in_all(model):
     x = samples(model, 4).inputs["x"]
     assert walked(model, [{"x": x}], narrow=True)[1] == walked(model, [{"x": x}], narrow=False)[1]
+
+
+def test_a_narrow_frontier_refuses_a_shift_that_it_would_lose(model):
+    graph = onnx_model.to_ir(model)
+    value = next(iter(graph.graph)).outputs[0]
+    for narrow in (False, True):
+        walk = Frontier(graph, [{"x": samples(model, 4).inputs["x"]}], "samples", narrow=narrow)
+        list(walk.advance([value]))
+        if narrow:
+            with pytest.raises(RuntimeError, match="would lose the shift"):
+                walk.shift(value, np.ones(4), 1)
+        else:
+            walk.shift(value, np.ones(4), 1)

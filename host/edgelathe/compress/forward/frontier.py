@@ -40,7 +40,7 @@ class Frontier:
 
         `narrow`: stay where less is kept, and compute the wider values again when they are asked for (of mobile
         networks' inverted bottlenecks a sixth; Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016). Then
-        what has been asked for has to be settled: no `shift`.
+        what has been asked for has to be settled: `shift` is refused.
         """
         self._model, self._where, self._narrow = model, where, narrow
         inputs = {str(v.name): v for v in model.graph.inputs}
@@ -84,8 +84,11 @@ class Frontier:
     def shift(self, value: ir.Value, by: NDArray[Any], axis: int, scale: NDArray[Any] | None = None) -> None:
         """Add `by` [channels] along `axis`, times `scale` [channels] before, to a value that nodes ahead read.
 
-        For a change of what lies behind the frontier.
+        For a change of what lies behind the frontier. Raises RuntimeError on a `narrow` one, which would compute the
+        value again without it.
         """
+        if self._narrow:
+            raise RuntimeError("a narrow frontier computes values again, and would lose the shift")
         name = name_of(value)
         for i, live in enumerate(self._live):
             if name in live:

@@ -170,7 +170,10 @@ def dead(of: Tied, seen: Mapping[str, Statistics]) -> NDArray[np.bool_]:
 
 
 def least(terms: Sequence[Term], channels: int) -> tuple[Array, float]:
-    """The factors [channels] of least noise, and the logarithm of what it is divided by; gradient descent."""
+    """The factors [channels] of least noise, and the logarithm of what it is divided by; gradient descent.
+
+    A factor that all channels share changes nothing: their geometric mean is 1, but for what keeps each within `_MOST`.
+    """
     u = np.zeros(channels)
     start, slope = _noise(terms, u)
     now, size = start, 1.0
@@ -186,7 +189,7 @@ def least(terms: Sequence[Term], channels: int) -> tuple[Array, float]:
         size *= 1.5
         if gained < _ENOUGH:
             break
-    return np.exp(u - u.mean()), start - now
+    return np.exp(u - np.clip(u.mean(), u.max() - _MOST, u.min() + _MOST)), start - now
 
 
 def _noise(terms: Sequence[Term], u: Array) -> tuple[float, Array]:
