@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from edgelathe.compress.mixed import within
+from edgelathe.compress.mixed import sizes, within
 from edgelathe.compress.mixed.allocate import Choice, Room
 from edgelathe.core.errors import UserError
 
@@ -27,3 +27,12 @@ def test_the_least_share_of_a_refusal_can_be_given(size):
     assert bits(found) == {"first": 3, "depthwise": 8}
     with pytest.raises(UserError):
         bits("0.393x")
+
+
+def test_a_width_is_given_up_where_its_tables_cost_more_than_it_wins():
+    tables = {b: sizes.shared_bytes(b) for b in (4, 6)}
+    forms = [Choice(4, 4000, 1.0), Choice(6, 6000, 0.1), Choice(8, 8000, 0.0)]
+    choices = {"a": forms, "b": forms, "c": [Choice(4, 400, 0.02), Choice(6, 600, 0.0)]}
+    room = Room(12_600 + tables[6])  # all of 6 bits, with their tables alone
+    assert tables[4] > 200  # with those of 4 bits too the smallest layer could not make room for the others
+    assert within.fitting(choices, room, "")[0] == {"a": 6, "b": 6, "c": 6}

@@ -38,7 +38,7 @@ def factors(of: Subject, widths: Mapping[str, Sequence[int]], data: Dataset) -> 
         of.model, of.name, data, lambda node: not skips(node, of.overrides), lambda t: always or t.is_dense
     )
     layers = {la.node: la.name for la in of.layers if len(la.positions) == 1}
-    out = {}
+    out: dict[tuple[str, int], Array] = {}
     for t in found.sets:
         names = [layers[n] for n in t.readers if n in layers]
         for bits in sorted(

@@ -35,21 +35,23 @@ def fitting(choices: Choices, room: Room, text: str) -> tuple[dict[str, int], Ch
     """The bits that lose least in the room, the choices that they are of, and the room that was left for layers.
 
     Each width that packs its integers has tables that its layers share. They are paid for all widths first; then, as
-    long as some width is not used, again without it. Bit operations are multiply-accumulates x weight bits x activation
-    bits (8), the measure of van Baalen et al., Bayesian Bits, 2020.
+    long as that loses less, again without one of them. Bit operations are multiply-accumulates x weight bits x
+    activation bits (8), the measure of van Baalen et al., Bayesian Bits, 2020.
 
     Raises UserError, with the limits' `text`, where the fewest bits take more.
     """
-    narrow = {c.bits for row in choices.values() for c in row if c.bits < 8}
+    narrow = {b for b in _widths(choices) if b < 8}
     tried = [narrow, *({b} for b in sorted(narrow)), set[int]()] if room.bytes is not None else [narrow]
     found = next((f for some in tried if (f := _best(choices, some, room))), None)
     if found is None:
         raise _refusal(choices, tried, room, text)
     while room.bytes is not None:
-        used = {b for b in found[0].values() if b < 8}
-        if used == {c.bits for row in found[1].values() for c in row if c.bits < 8}:
+        used, tables = ({b for b in some if b < 8} for some in (found[0].values(), _widths(found[1])))
+        fewer = [used] if used < tables else [used - {b} for b in sorted(used)]
+        least = min((f for some in fewer if (f := _best(choices, some, room))), key=_lost, default=None)
+        if least is None or (used == tables and _lost(least) >= _lost(found)):
             break
-        found = _best(choices, used, room) or found
+        found = least
     return found
 
 
@@ -85,6 +87,16 @@ def _best(choices: Choices, narrow: Collection[int], room: Room) -> tuple[dict[s
     if picks is None:
         return None
     return {name: row[i].bits for (name, row), i in zip(rows.items(), picks, strict=True)}, rows, left
+
+
+def _widths(choices: Choices) -> set[int]:
+    return {c.bits for row in choices.values() for c in row}
+
+
+def _lost(found: tuple[dict[str, int], Choices, Room]) -> float:
+    """What an allocation loses in all."""
+    bits, rows, _ = found
+    return math.fsum(next(c.loss for c in row if c.bits == bits[name]) for name, row in rows.items())
 
 
 def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, text: str) -> UserError:
