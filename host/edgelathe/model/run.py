@@ -48,8 +48,10 @@ def session(model: Model, options: SessionOptions | None = None) -> Call:
 def prove(model: Model) -> None:
     """Whether the host's runtime takes the model, its operations and shapes. Raises UserError with its words."""
     if model.format == "onnx":
-        # Kernels copy weights into a form of their own, which takes the memory of a large model once more.
-        lean = {"session.disable_prepacking": "1"} if model.bytes > _LARGE else {}
+        # Kernels copy weights into a form of their own, and what constants make of constants is computed: each takes
+        # the memory of a large model once more, or twice where its weights are stored as float16.
+        lean = {"session.disable_prepacking": "1", "optimization.disable_specified_optimizers": "ConstantFolding"}
+        lean = lean if model.bytes > _LARGE else {}
         session(model, replace(default_options(model), config=lean))
     else:  # XNNPACK announces itself on stderr, and has no say in this
         _interpreter(model, default_options(model), delegates=False)

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
+from edgelathe.compress.graph.moves import constant
+from edgelathe.compress.half import bf16, fp16, narrow
 from edgelathe.compress.half.narrow import BFLOAT16, FLOAT16
+from edgelathe.compress.types import Context
+from support.tiny_onnx import Graph
 
 
 def f(*numbers):
@@ -37,3 +41,27 @@ def test_numbers_that_vanish_are_not_held_and_a_few_are_told():
 def test_rounding_is_to_nearest(kind, digits):
     x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     assert (np.abs(kind.cast(x).astype(np.float32) - x) <= np.abs(x) * 2.0**-digits).all()
+
+
+@pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16])
+def test_what_is_said_of_numbers_hangs_on_no_block(kind, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32) * np.float32(3e-5)
+    x[0, :3] = np.inf, 1, 0
+    x[49, 19] = 7e4
+    whole = [kind.unfit(x), kind.unfit(x[:, :19]), kind.small(x)]
+    monkeypatch.setattr(narrow, "_BLOCK", 7)
+    assert [kind.unfit(x), kind.unfit(x[:, :19]), kind.small(x)] == whole
+
+
+@pytest.mark.parametrize("step", [fp16, bf16])
+def test_large_constants_are_narrowed_as_they_are_written_to_equal_bytes(step, monkeypatch):
+    g = Graph()
+    model = g.build(g.op("MatMul", g.op("MatMul", "x", g.weights(64, 64)), g.weights(64, 64)), shape=("n", 64))
+    made = step.apply(model, step.Options(), Context())
+    monkeypatch.setattr(narrow, "_LATER", 0)
+    held = []
+    monkeypatch.setattr(narrow, "constant", lambda *a: held.append(a[1]) or constant(*a))
+    again = step.apply(model, step.Options(), Context())
+    assert not any(isinstance(h, np.ndarray) for h in held)
+    assert len(held) == 2
+    assert again == made

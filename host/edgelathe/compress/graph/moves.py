@@ -105,12 +105,15 @@ def scalar(value: ir.Value | None) -> float | None:
     return float(a.reshape(())) if a is not None and a.size == 1 else None
 
 
-def constant(graph: ir.Graph, data: NDArray[Any], name: str) -> ir.Value:
+def constant(graph: ir.Graph, data: NDArray[Any] | ir.LazyTensor, name: str) -> ir.Value:
     """A new initializer."""
     import onnx_ir as ir
 
-    tensor = ir.tensor(np.array(data, order="C"), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = ir.tensor(np.array(data, order="C"), name=name) if isinstance(data, np.ndarray) else data
+    tensor.name = name
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _NODE = 60  # bytes of one more node in the file, about
 _LOST = 0.01  # size of the error of a constant that is still one of rounding: twice what bfloat16 makes at most
 _TOLD = 0.001  # share of weights that is worth a word
+_BLOCK = 1 << 20  # numbers that are looked at together
+_LATER = 1 << 24  # bytes of a constant from which on it is made narrower only as it is written
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,25 @@ class Narrow:
 
     def beyond(self, data: NDArray[np.float32]) -> str:
         """Why the type cannot hold the largest of these numbers, else ""."""
-        largest = np.abs(data[np.isfinite(data)]).max(initial=0.0)
+        largest = max((np.abs(part).max(initial=0.0) for part in _finite(data)), default=0.0)
         return f"beyond {self.name}'s {self.largest:g}" if largest > self.largest else ""
 
     def faint(self, data: NDArray[np.float32]) -> str:
         """Why the type cannot hold the bulk of these numbers, else ""; none may be beyond its largest."""
-        finite = data[np.isfinite(data)]
-        size = float(np.linalg.norm(finite.astype(np.float64)))
-        lost = float(np.linalg.norm(finite.astype(np.float64) - self.cast(finite).astype(np.float64)))
+        size = lost = 0.0
+        for part in _finite(data):
+            plain = part.astype(np.float64)
+            size = math.hypot(size, float(np.linalg.norm(plain)))
+            lost = math.hypot(lost, float(np.linalg.norm(plain - self.cast(part).astype(np.float64))))
         return f"too small for {self.name}: {100 * lost / size:.2g}% would be lost" if lost > _LOST * size else ""
 
     def small(self, data: NDArray[np.float32]) -> str:
         """Which share of the numbers becomes 0 or loses digits at the low end; "" where hardly any."""
-        zero = float(((data != 0) & (self.cast(data) == 0)).mean())
-        some = float(((data != 0) & (np.abs(data) < self.normal)).mean()) - zero
+        gone = faint = 0
+        for part in _blocks(data):
+            gone += np.count_nonzero((part != 0) & (self.cast(part) == 0))
+            faint += np.count_nonzero((part != 0) & (np.abs(part) < self.normal))
+        zero, some = gone / max(1, data.size), (faint - gone) / max(1, data.size)
         words = [f"{100 * n:.2g}% {what}" for n, what in ((zero, "become 0"), (some, "are subnormal")) if n > _TOLD]
         return f", {', '.join(words)}" if words else ""
 
@@ -87,8 +95,30 @@ def store(graph: ir.Graph, names: Names, kind: Narrow, overrides: Mapping[str, M
             continue
         name = str(value.name)
         del graph.initializers[name]
-        cast = ir.node("Cast", [constant(graph, kind.cast(data), name)], {"to": ir.DataType.FLOAT}, name=names())
+        half = kind.cast(data) if data.nbytes < _LATER else _later(kind, value)
+        cast = ir.node("Cast", [constant(graph, half, name)], {"to": ir.DataType.FLOAT}, name=names())
         cast.outputs[0].name = names()
         graph.insert_before(graph[0], cast)
         value.replace_all_uses_with(cast.outputs[0])
         yield Note(layer(readers[0]), True, f"'{name}' stored as {kind.name}{kind.small(data)}")
+
+
+def _later(kind: Narrow, value: ir.Value) -> ir.LazyTensor:
+    """The constant in its narrower type, made each time that it is asked for: of many large ones none is held."""
+    import onnx_ir as ir
+
+    wide = value.const_value
+    assert wide is not None
+    assert isinstance(wide.shape, ir.Shape)
+    dtype = ir.DataType.FLOAT16 if kind is FLOAT16 else ir.DataType.BFLOAT16
+    return ir.LazyTensor(lambda: ir.tensor(kind.cast(wide.numpy()), dtype), dtype, wide.shape, name=wide.name)
+
+
+def _blocks(data: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """All numbers, so many at a time that what is made of them is small beside a large constant."""
+    flat = data.reshape(-1)
+    return (flat[at : at + _BLOCK] for at in range(0, flat.size, _BLOCK))
+
+
+def _finite(data: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    return (part[np.isfinite(part)] for part in _blocks(data))
