@@ -280,3 +280,33 @@ def test_labels_that_do_not_fit_are_told_before_the_work(monkeypatch):
     monkeypatch.setattr(passes.Block, "settle", lambda *_: pytest.fail("it went to work"))
     with partial.workers(1) as run_all, pytest.raises(UserError):
         s.measure(Scene.of(model, Dataset(data.name, data.inputs, data.labels + 90), run_all), (4,))
+
+
+def test_a_block_takes_over_the_memory_of_the_one_before():
+    """Values that suffixes start from are those of the block's own samples, whole and in any order."""
+    model = network()
+    data = data_for(model, 80)
+    with partial.workers(2) as run_all:
+        scene = Scene.of(model, data, run_all)
+        cuts = {la.name: passes.cut(scene.float.proto.graph, la) for la in scene.layers}
+        seen, places = 0, set()
+        for block in passes.blocks(scene.float, cuts, 32):
+            want = data.inputs["x"][seen : seen + block.count]
+            assert block.apart
+            np.testing.assert_array_equal(block.real("x"), want)
+            rows = np.array([block.count - 1, 0, 3], np.intp)
+            np.testing.assert_array_equal(block.inner.rows(["x"], rows)["x"], want[rows])
+            places.add(block.inner.chunks[0]["x"].ctypes.data)
+            seen += block.count
+    assert seen == 80
+    assert len(places) == 1
+
+
+def test_values_of_another_shape_stay_as_they_are_and_are_told():
+    first = {"v": np.zeros((2, 3), np.float32)}
+    inner = passes.Inner(first, 2)
+    inner.put(0, first)
+    assert inner.even
+    inner.put(1, {"v": np.ones((2, 4), np.float32)})
+    assert not inner.even
+    assert inner.chunks[1]["v"].shape == (2, 4)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgelathe.compress.sensitivity.reference import Change, Float
     from edgelathe.model.cut_onnx import Suffix
 
-BLOCK_BYTES = 64_000_000  # of inner values that are held at a time
+BLOCK_BYTES = 96_000_000  # of inner values that are held at a time
 SESSION_BYTES = 256_000_000  # about what sessions may hold, for one change a layer, that stay open for the next block
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class Float:
         found.put(0, got)
         return found
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Of all outputs of the graph, hidden values among them."""
         return [o.name for o in self.proto.graph.output]
