@@ -6,20 +6,18 @@ Each layer's weights alone are rounded, as `int8` would store them, to each widt
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelathe.compress.graph.moves import array
 from edgelathe.compress.sensitivity import changes as changing
-from edgelathe.compress.sensitivity import passes, screening
-from edgelathe.compress.sensitivity.errors import Error
-from edgelathe.compress.sensitivity.known import Found, store, suspects
+from edgelathe.compress.sensitivity import passes, rounds, screening
+from edgelathe.compress.sensitivity.known import Found, store
 from edgelathe.compress.sensitivity.passes import Job
 from edgelathe.compress.sensitivity.reference import Change
 from edgelathe.compress.sensitivity.strata import Known
-from edgelathe.compress.sensitivity.table import Layer, Sensitivity
+from edgelathe.compress.sensitivity.table import Sensitivity
 from edgelathe.compress.types import Note
 from edgelathe.stats import metrics
 
@@ -63,33 +61,22 @@ def measure(
     todo = set(keys)
     while todo:
         for block, known, jobs in _work(scene, cuts, found, todo, changes, (widths, activations), early=early):
-            for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
-                found[job.key].add(answer, job.rows, known)
-                part = (
-                    block.which.start * block.of.chunks.size + block.count * i / len(jobs)
-                ) / scene.float.chunks.samples
-                tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
-            left = suspects(found, [job.key for job in jobs], widths, known)
-            again = [replace(job, rows=left[job.key]) for job in jobs if job.key in left]
-            for job, answer in zip(again, block.settle(again), strict=True):
-                found[job.key].amend(answer, left[job.key])
-        margin = _margins(scene)
-        todo = {key for key in todo if not found[key].holds(margin)}
-        for key in todo:  # a sample that was left out might turn after all: all of them once more
-            found[key].restart()
+            before, n = block.which.start * block.of.chunks.size, block.count
+
+            def done(job: Job, part: float, before: int = before, n: int = n) -> None:
+                samples = scene.float.chunks.samples
+                tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min((before + n * part) / samples, 1.0))
+
+            rounds.take_in(block.settle, jobs, found, widths, known, done)
+        todo = rounds.doubted(found, todo, _margins(scene))
     baseline = metrics.evaluate(scene.metric, scene.float.first, scene.labels)
-    total = sum(m or 0 for m in scene.macs.values())
     rows = []
     for layer in alive:
-        w, made = array(layer.node.inputs[1]), changes[layer.name]
+        w = array(layer.node.inputs[1])
         assert w is not None
-        entries = [
-            found[layer.name, j].width(b, activations, Error.of(w, made[j].constants[layer.weight]).db, layer.bytes(b))
-            for j, b in enumerate(widths)
-        ]
-        macs = scene.macs.get(layer.name)
-        share = macs / total if macs is not None and total else None
-        rows.append(Layer(layer.name, layer.op, layer.elements, macs, share, layer.bytes(None), tuple(entries)))
+        made = [change.constants[layer.weight] for change in changes[layer.name]]
+        how = widths, activations
+        rows.append(rounds.entry(layer.name, layer.op, w, made, layer.bytes, scene.macs, found, how))
     dead = tuple(Note(la.name, False, "no output hangs on it") for la in scene.layers if la.name not in cuts)
     rows.sort(key=lambda la: la.mean_db)
     return Sensitivity(tuple(rows), baseline, scene.labels is not None, (*scene.skipped, *dead))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgelathe.compress.sensitivity import rounds, screening
 from edgelathe.compress.sensitivity import run as both
-from edgelathe.compress.sensitivity import screening
 from edgelathe.compress.sensitivity.changes import rounding
-from edgelathe.compress.sensitivity.errors import EXACT_DB, Error
+from edgelathe.compress.sensitivity.errors import EXACT_DB
 from edgelathe.compress.sensitivity.keep import Together
-from edgelathe.compress.sensitivity.known import Found, Key, store, suspects
+from edgelathe.compress.sensitivity.known import Found, Key, store
 from edgelathe.compress.sensitivity.strata import Known
-from edgelathe.compress.sensitivity.table import Layer, Sensitivity
+from edgelathe.compress.sensitivity.table import Sensitivity
 from edgelathe.compress.tflite import passes
 from edgelathe.compress.tflite.passes import Block, Change, Job
 from edgelathe.compress.tflite.sensitive import Scene
@@ -81,18 +80,13 @@ def measure(
             jobs = list(_jobs(known, layers, cuts, changes, found, todo))
             if not jobs:
                 break
-            for i, (job, answer) in enumerate(zip(jobs, block.settle(jobs), strict=True), 1):
-                found[job.key].add(answer, job.rows, known)
-                part = (block.start + block.count * i / len(jobs)) / len(scene.data)
-                tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min(part, 1.0))
-            left = suspects(found, [job.key for job in jobs], widths, known)
-            again = [replace(job, rows=left[job.key]) for job in jobs if job.key in left]
-            for job, answer in zip(again, block.settle(again), strict=True):
-                found[job.key].amend(answer, left[job.key])
-        margin = _margins(scene)
-        todo = {key for key in todo if not found[key].holds(margin)}
-        for key in todo:
-            found[key].restart()
+
+            def done(job: Job, part: float, before: int = block.start, n: int = block.count) -> None:
+                samples = len(scene.data)
+                tick(f"layer {alive.index(job.layer) + 1} of {len(alive)}", min((before + n * part) / samples, 1.0))
+
+            rounds.take_in(block.settle, jobs, found, widths, known, done)
+        todo = rounds.doubted(found, todo, _margins(scene))
     return _table(scene, alive, widths, activations, changes, found)
 
 
@@ -153,18 +147,11 @@ def _table(
     scene: Scene, alive: Sequence[Weighted], widths: Sequence[int], activations: int | None,
     changes: Mapping[str, Sequence[Change]], found: Mapping[Key, Found],
 ) -> Sensitivity:  # fmt: skip
-    total = sum(m or 0 for m in scene.macs.values())
     rows = []
     for la in alive:
-        entries = [
-            found[la.name, j].width(
-                b, activations, Error.of(la.weights, changes[la.name][j].constants[la.layer.weight]).db, la.bytes(b)
-            )
-            for j, b in enumerate(widths)
-        ]
-        macs = scene.macs.get(la.name)
-        share = macs / total if macs is not None and total else None
-        rows.append(Layer(la.name, la.layer.op, la.weights.size, macs, share, la.bytes(None), tuple(entries)))
+        made = [change.constants[la.layer.weight] for change in changes[la.name]]
+        how = widths, activations
+        rows.append(rounds.entry(la.name, la.layer.op, la.weights, made, la.bytes, scene.macs, found, how))
     dead = tuple(Note(la.name, False, "no output hangs on it") for la in scene.layers if la not in alive)
     rows.sort(key=lambda r: r.mean_db)
     labels = scene.data.labels
