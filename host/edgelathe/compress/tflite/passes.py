@@ -5,6 +5,8 @@ One pass of the float model leaves the values behind that the suffixes start fro
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,8 @@ class Job:
 class Block:
     """Some runs: the inner values of each, by tensor, and the float model's `want`ed values, [n, ...].
 
-    `open`: interpreters by layer and number of the change that stay so for the next block.
+    `open`: interpreters by layer and number of the change that stay so for the next block. `file`: the model, that
+    suffixes are cut from by one thread at a time, `cutting`.
     """
 
     of: Scene
@@ -67,8 +70,10 @@ class Block:
     runs: Sequence[Values]
     want: Values
     open: dict[tuple[str, int], tuple[Call, tuple[int, ...]]]
+    file: File
+    cutting: threading.Lock
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """How many samples."""
         return len(self.want[self.of.judged[0]])
@@ -78,7 +83,7 @@ class Block:
         return self.of.map.lazily(self._settled, jobs)
 
     def _settled(self, job: Job) -> Answer:
-        first, scene = self.of.graph.outputs[0], self.of
+        first, scene, batch = self.of.graph.outputs[0], self.of, self.of.batch
         have = {t: v.copy() if t in job.cut.outputs else v for t, v in self.want.items()}
         rows = range(len(self.runs)) if job.rows is None else job.rows
         source = job.change.source
@@ -89,8 +94,8 @@ class Block:
                 given = [values[t] for t in (inputs[:-1] if source else inputs)]
                 given += [source(values[job.layer.layer.source])] if source else []
                 for t, got in zip(job.cut.outputs, call(given), strict=True):
-                    at = int(r) * scene.batch
-                    have[t][at : at + scene.batch] = got[: self.count - at]
+                    at = int(r) * batch
+                    have[t][at : at + batch] = got[: self.count - at]
         errors = scene.compared(self.want, have) if job.rows is None else {}
         some = slice(None) if job.rows is None else job.rows
         scores = scene.scores
@@ -101,13 +106,13 @@ class Block:
 
     def _opened(self, job: Job) -> tuple[Call, tuple[int, ...]]:
         """The suffix with the change inside, and the numbers of its inputs."""
-        model = self.of.model.data
         if job.key in self.open:
             return self.open[job.key]
         place = (job.layer.positions, job.layer.layer.source) if job.change.source else None
-        data, inputs = cuts.changed(File(model), job.cut, job.change.constants, place)
+        with self.cutting:  # it changes the file for as long as that takes
+            data, inputs = cuts.changed(self.file, job.cut, job.change.constants, place)
         made = interpreter(data, inputs, job.cut.outputs, plain=False), inputs
-        held = 2 * len(model) + 2 * sum(v.nbytes for v in self.runs[0].values())
+        held = 2 * len(self.of.model.data) + 2 * sum(v.nbytes for v in self.runs[0].values())
         if (len(self.open) + 1) * held <= SESSION_BYTES:
             self.open[job.key] = made
         return made
@@ -124,6 +129,7 @@ def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]
     call = scene.reading({}, made)
     runs: list[Values] = []
     open_: dict[tuple[str, int], tuple[Call, tuple[int, ...]]] = {}
+    file, cutting = File(scene.model.data), threading.Lock()
     start, size, fresh = 0, 0, not scene.known
     for i, x in enumerate(feeds(scene.model, scene.data), 1):
         values = {t: x[t] for t in wanted if t in x} | dict(zip(made, call([x[t] for t in graph.inputs]), strict=True))
@@ -143,5 +149,5 @@ def blocks(scene: Scene, boundary: Sequence[int], begin: int) -> Iterator[Block]
             want = {t: np.concatenate([v[t] for v in runs])[:count] for t in scene.judged}
             if fresh:
                 scene.known.append(want)
-            yield Block(scene, start, runs, want, open_)
+            yield Block(scene, start, runs, want, open_, file, cutting)
             start, size, runs = start + count, 0, []

@@ -5,6 +5,7 @@ The kernels are those of `eval`, XNNPACK's among them, run after run of the mode
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,12 @@ class Scene:
         layers, skipped = tuple(found), tuple(left)
         return cls(model, graph, data, run_all, layers, skipped, metric, macs, real, closing, means)
 
-    @property
+    @functools.cached_property
     def batch(self) -> int:
         """Samples of a run."""
         return run.batch_size(self.model.signature)
 
-    @property
+    @functools.cached_property
     def judged(self) -> tuple[int, ...]:
         """Tensors whose errors count, the first output first."""
         return tuple(dict.fromkeys((self.graph.outputs[0], *self.real, *self.closing)))
