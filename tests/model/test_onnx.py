@@ -3,15 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgelathe.core.errors import UserError
 from edgelathe.model import io, run
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.fixed import onnx as fixed_onnx
+from support.tiny_onnx import Graph
 
 MODELS = ["cifar10_resnet8/model.onnx", "cifar10_mobilenetv2/model.onnx"]
 AGAIN = """
@@ -109,3 +112,38 @@ def test_weights_in_sparse_form_run_and_are_refused_by_name_where_they_would_be_
     for use in (onnx_model.to_ir, fixed_onnx.prepared):
         with pytest.raises(UserError, match=r"m: constant 'w' is stored in sparse form.*; export"):
             use(model)
+
+
+def test_a_model_lies_apart_without_a_copy_of_its_weights(monkeypatch):
+    monkeypatch.setattr(onnx_model, "_APART", 4000)
+    g = Graph()
+    y = g.op("Gemm", g.op("MatMul", "x", g.weights(64, 64)), g.weights(64, 32), g.weights(32))
+    proto = onnx_model.to_proto(g.build(g.op("Reshape", y, g.const(np.array([-1, 4, 8]))), shape=("n", 64)))
+    proto.graph.initializer.insert(1, numpy_helper.from_array(np.ones(1100, ml_dtypes.bfloat16), "unread"))  # smaller
+    model = onnx_model.from_proto(proto, "tiny")
+    apart = onnx_model.apart(model)
+    assert len(apart.data) < 4000 < len(model.data)
+    assert [len(p) for p in apart.external.parts] == [4 * 64 * 64, 4 * 64 * 32]
+    held = np.frombuffer(model.data, np.uint8)
+    assert all(np.shares_memory(np.frombuffer(p, np.uint8), held) for p in apart.external.parts)
+    x = {"x": np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)}
+    np.testing.assert_array_equal(run.outputs(apart, x)[0], run.outputs(model, x)[0])
+    monkeypatch.setattr(onnx_model, "_APART", 10**6)
+    assert onnx_model.apart(model) is model
+
+
+def test_large_models_are_proved_apart(monkeypatch):
+    monkeypatch.setattr(onnx_model, "_APART", 4000)
+    monkeypatch.setattr(run, "_LARGE", 5000)
+    seen = []
+    monkeypatch.setattr(run, "open_onnx", lambda m, so, p, real=run.open_onnx: seen.append((m, so)) or real(m, so, p))
+    g = Graph()
+    model = g.build(g.op("MatMul", "x", g.weights(64, 64)), shape=("n", 64))
+    io.validate(model)
+    ((proved, options),) = seen
+    assert proved.external is not None
+    assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    proto = onnx_model.to_proto(model)
+    proto.graph.node[0].input[0] = "nobody"
+    with pytest.raises(UserError, match="refuses the model"):
+        io.validate(onnx_model.from_proto(proto, "tiny"))

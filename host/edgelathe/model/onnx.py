@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgelathe.core.errors import UserError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from edgelathe.model.external import External
+
+_APART = 1 << 20  # bytes of the least weights that are laid apart
 
 
 def to_proto(model: Model) -> onnx.ModelProto:
@@ -50,6 +53,29 @@ def from_proto(proto: onnx.ModelProto, name: str, beside: External | None = None
         external.place(proto, beside, external.NAME)
         data = bytes(proto.SerializeToString(deterministic=True))
     return Model("onnx", data, name, signature(proto), beside)
+
+
+def apart(model: Model) -> Model:
+    """The same model with its largest weights outside, as views on the bytes that hold them.
+
+    For a runtime, which copies and parses the others. Those of settings, that it reads as it loads, stay.
+    """
+    if model.external is not None:
+        return model
+    proto, parts = aside.parse(model.data)
+    outside = []
+    for number, part in parts.items():
+        tensor = proto.graph.initializer[number]
+        if len(part) < _APART:
+            tensor.raw_data = bytes(part)
+        else:
+            tensor.data_location = tensor.EXTERNAL
+            outside.append(part)
+    if not outside:
+        return model
+    beside = external.External(tuple(outside))
+    external.place(proto, beside, external.NAME)
+    return replace(model, data=bytes(proto.SerializeToString()), external=beside)
 
 
 def to_ir(model: Model) -> onnx_ir.Model:

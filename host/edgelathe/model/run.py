@@ -48,11 +48,12 @@ def session(model: Model, options: SessionOptions | None = None) -> Call:
 def prove(model: Model) -> None:
     """Whether the host's runtime takes the model, its operations and shapes. Raises UserError with its words."""
     if model.format == "onnx":
-        # Kernels copy weights into a form of their own, and what constants make of constants is computed: each takes
-        # the memory of a large model once more, or twice where its weights are stored as float16.
-        lean = {"session.disable_prepacking": "1", "optimization.disable_specified_optimizers": "ConstantFolding"}
-        lean = lean if model.bytes > _LARGE else {}
-        session(model, replace(default_options(model), config=lean))
+        # Kernels copy weights into a form of their own, and optimizations compute what constants make of constants:
+        # each takes the memory of a large model once more, or twice where its weights are stored as float16.
+        lean = model.bytes > _LARGE
+        config = {"session.disable_prepacking": "1"} if lean else {}
+        chosen = replace(default_options(model), config=config)
+        _onnxruntime(onnx_model.apart(model) if lean else model, chosen, optimized=not lean)
     else:  # XNNPACK announces itself on stderr, and has no say in this
         _interpreter(model, default_options(model), delegates=False)
 
@@ -123,7 +124,7 @@ def default_options(model: Model) -> SessionOptions:
     raise UserError(model.name, "no TFLite runtime on this machine", "pip install ai-edge-litert")
 
 
-def _onnxruntime(model: Model, options: SessionOptions) -> Call:
+def _onnxruntime(model: Model, options: SessionOptions, *, optimized: bool = True) -> Call:
     import onnxruntime as ort
 
     if not available(options):
@@ -131,6 +132,8 @@ def _onnxruntime(model: Model, options: SessionOptions) -> Call:
         raise UserError(model.name, f"ONNX Runtime here has no {options.provider}", f"choose from {have}")
     so = ort.SessionOptions()
     so.intra_op_num_threads, so.inter_op_num_threads, so.log_severity_level = options.threads, 1, 4
+    if not optimized:
+        so.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in of_runtime(options.config).items():
         so.add_session_config_entry(key, str(value))
     try:
