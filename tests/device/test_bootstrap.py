@@ -1,9 +1,11 @@
 """The first stage, with cut pipes, closed input and strange roots, by itself and through a shell."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -137,3 +139,16 @@ def test_a_program_that_ends_or_says_nothing_is_told():
         bootstrap.start(LocalTransport("cam"), ["/bin/sh", "-c", "exit 7"])
     with pytest.raises(DeviceError, match="says nothing for 0 s"):
         bootstrap.start(LocalTransport("cam"), ["/bin/cat"], limit=0.1)
+
+
+def test_an_archive_that_another_version_removes_meanwhile_is_asked_for_again(tmp_path):
+    root = tmp_path / "r"
+    first_stage(root, payload().data)
+    (archive,) = (root / "agent").glob("*.pyz")
+    with archive.open("rb") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as `tidy` does before it removes one
+        starting = pool.submit(first_stage, root, payload().data)
+        assert not wait([starting], 0.5).done
+        archive.unlink()
+        held.close()
+        assert starting.result().stdout.startswith(b"EDGELATHE SEND\nELA1")

@@ -8,6 +8,8 @@ and was never edgelathe's is refused, since uninstalling clears it.
 # os.path and % because of Python 3.8 on slow cards, where pathlib takes as long as all the rest:
 # ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH110, PTH111, PTH118, PTH120, PTH123, PTH208, UP031
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import runpy
@@ -30,6 +32,12 @@ def own(root: str) -> None:
             raise OSError(0, "it holds other files")
         os.makedirs(os.path.dirname(marker), 0o700)
         open(marker, "w").close()
+
+
+def hold(path: str) -> None:
+    """Lock the file, shared, until this process ends: agents of other versions remove archives that nobody holds."""
+    with contextlib.suppress(OSError):  # it is not there, or on a file system without locks
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 def whole(path: str, sha: str) -> bool:
@@ -70,8 +78,10 @@ def start() -> None:
     path = os.path.join(root, "agent", sha + ".pyz")
     try:
         own(root)
+        hold(path)
         if not whole(path, sha):
             receive(path, sha, size)
+            hold(path)
     except OSError as e:
         say("FAIL %s: %s" % (root, e.strerror or e))
         sys.exit(1)
