@@ -7,6 +7,7 @@ from edgelathe.core.errors import UserError
 def test_widths_are_sorted_and_said_once():
     assert limits.widths("float/8/4/8") == (4, 8, 32)
     assert limits.widths("16") == (16,)
+    assert limits.widths("4/32") == limits.widths("4/float")
 
 
 @pytest.mark.parametrize("text", ["", "9", "4,8", "1/8", "four", "4/"])
@@ -26,6 +27,7 @@ def test_what_is_no_width_is_refused(text):
         ("1.5KiB", (1536, "B")),
         ("20000", (20_000, "B")),
         ("0x", None),
+        ("0.2", None),
         ("x", None),
         ("5%", None),
         ("-3kB", None),

@@ -11,6 +11,7 @@ from edgelathe.compress.mixed import alone, mixed, sizes, staged
 from edgelathe.compress.mixed.allocate import Room
 from edgelathe.compress.sensitivity import reference
 from edgelathe.compress.types import Context
+from edgelathe.compress.weights import problems
 from edgelathe.core.dataset import Dataset
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
@@ -215,6 +216,9 @@ def test_a_size_that_even_the_fewest_bits_exceed_is_refused(case):
     [
         ({"size": "0.2x", "drop": "1%"}, "give drop alone"),
         ({"size": "big"}, "no size"),
+        ({"size": "0.2"}, "'0.2' is no size; write it as 0.2x"),
+        ({"levels": "normal", "widths": "6/8"}, "mixed: levels: normal levels are for 2 to 5 bits"),
+        ({"levels": "normal", "rounding": "nearest"}, "mixed: levels: normal levels"),
         ({"drop": "little"}, "no drop"),
         ({"cost": "0.5x", "drop": "1%"}, "drop=1% and cost=0.5x; give drop alone"),
         ({"cost": "half"}, "no share of bit operations"),
@@ -224,6 +228,27 @@ def test_a_size_that_even_the_fewest_bits_exceed_is_refused(case):
 def test_mistakes_are_named_when_the_recipe_is_read(options, says):
     with pytest.raises(UserError, match=says):
         mixed.resolve(mixed.Options(**options), ARM)
+
+
+def test_levels_that_are_asked_for_are_those_of_the_layers_of_few_bits(case):
+    applied = made(case, {"quiet": {"weights": 4}, "loud": {"weights": 8}}, levels="normal", size="6bits", widths="4/8")
+    said = {n.layer: n.what for n in applied.notes if n.layer != "model"}
+    assert "levels of a normal distribution" in said["quiet"]
+    assert "levels" not in said["loud"]
+
+
+def test_a_drop_of_less_than_one_sample_is_one_sample(case):
+    few, none = (made(case, drop=d, widths="2/8") for d in ("1%", "0%"))
+    assert sum(bits_of(few).values()) <= sum(bits_of(none).values())
+    assert "1%, and so one of 16 samples, allowed" in few.notes[0].what
+    assert none.notes[0].what.startswith("0% allowed")
+
+
+def test_the_result_is_judged_on_samples_that_no_fit_saw_where_there_are_some(case, shared_out, monkeypatch):
+    assert "dB at the output of 4 samples of the fit itself" in shared_out.notes[3].what
+    monkeypatch.setattr(problems, "_SAMPLES", 16)
+    seen = made((case[0], samples(case[0], 40)), {"*": {"weights": 2}}).notes
+    assert any("dB at the output of 24 samples outside of the fit" in n.what for n in seen)
 
 
 def test_calibration_data_are_needed(case):

@@ -14,7 +14,7 @@ _NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 def widths(text: str) -> tuple[int, ...]:
     """`4/8/float` as (4, 8, 32), fewest bits first. Raises UserError for anything but 2 to 8, 16 and float."""
-    known = {str(w): w for w in WIDTHS if w != FLOAT} | {"float": FLOAT}
+    known = {str(w): w for w in WIDTHS} | {"float": FLOAT}
     words = [w.strip() for w in text.split("/")]
     for word in words:
         if word not in known:
@@ -23,11 +23,14 @@ def widths(text: str) -> tuple[int, ...]:
 
 
 def size(text: str) -> tuple[float, str]:
-    """A number above 0 and its unit: `x` (times float32), `bits` (for each weight) or `B`. Raises UserError."""
+    """A number above 0 and its unit: `x` (times float32), `bits` (for each weight) or `B`, 1 at least.
+
+    Raises UserError.
+    """
     found = re.fullmatch(_NUMBER + r"([A-Za-z]*)", text.strip())
     unit = {"bit": "bits"}.get(found[2], found[2]) if found else ""
     value = float(found[1]) if found else 0.0
-    if value <= 0 or unit not in ("x", "bits", *UNITS["bytes"]):
+    if value <= 0 or (value < 1 and unit not in ("x", "bits")) or unit not in ("x", "bits", *UNITS["bytes"]):
         raise UserError("mixed: size", f"'{text}' is no size", "write it as 0.2x, 5bits or 80kB")
     if unit == "bits" and not min(WIDTHS) <= value <= FLOAT:
         raise UserError("mixed: size", f"'{text}' for each weight", "give 2 to 32 bits")

@@ -11,7 +11,6 @@ import glob
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +20,15 @@ from edgelathe.compress.forward import partial
 from edgelathe.compress.graph.moves import is_depthwise
 from edgelathe.compress.half import fp16
 from edgelathe.compress.integer import int8, qplan
-from edgelathe.compress.mixed import alone, gated, limits, sizes, staged, within
+from edgelathe.compress.mixed import alone, gated, limits, outcome, sizes, staged, within
 from edgelathe.compress.mixed.allocate import Room
 from edgelathe.compress.mixed.limits import FLOAT, HALF, word
-from edgelathe.compress.sensitivity.errors import Error
 from edgelathe.compress.sensitivity.reference import input_means
 from edgelathe.compress.types import LINEAR, Applied, Context, Note, StepSpec, option
+from edgelathe.compress.weights.levels import NORMAL_BITS
 from edgelathe.core import dataset
-from edgelathe.core.device import SessionOptions
 from edgelathe.core.errors import UserError
 from edgelathe.core.profile import Hardware
-from edgelathe.model import run
-from edgelathe.stats import metrics
 
 if TYPE_CHECKING:
     from edgelathe.compress.integer.weighted import Weighted
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
     from edgelathe.model.types import Model
 
 _HELD, _EVERY = 64, 4  # samples that widths are judged by: so many, one of so many
-# Integers computed as the floats that they stand for: the same on every machine.
-_PLAIN = SessionOptions("onnxruntime", "CPUExecutionProvider", config={"session.disable_quant_qdq": "1"})
 
 
 @dataclass(frozen=True)
@@ -83,9 +77,18 @@ def resolve(options: Options, hardware: Hardware) -> Options:
     if options.size is None and options.cost is None:
         options = replace(options, drop=options.drop or "1%")
         limits.drop(str(options.drop))
-    filled = int8.resolve(options, hardware)
+    if options.levels == "normal" and (options.rounding == "nearest" or not NORMAL_BITS & _allowed(options)):
+        what = "normal levels are for 2 to 5 bits, rounded by second order"
+        raise UserError("mixed: levels", what, "allow some of these bits in `widths`, or leave levels away")
+    filled = int8.resolve(
+        replace(options, levels="auto"), hardware
+    )  # that of each layer counts, once its bits are known
     assert isinstance(filled, Options)
-    return filled
+    return replace(filled, levels=options.levels)
+
+
+def _allowed(options: Options) -> set[int]:
+    return {options.weights} if options.weights else set(limits.widths(options.widths))
 
 
 def apply(model: Model, options: Options, context: Context) -> Applied:
@@ -104,7 +107,7 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     if options.gate == "channel" and applied.twin is not None:
         made, more = gated.gated(applied.model, applied.twin, context, "mixed")
         applied = replace(applied, model=made)
-    answers = _answers(model, applied.model, _parts(data)[1])
+    answers = outcome.answers(model, applied.model, data, _parts(data)[1])
     return replace(applied, notes=(*chosen.notes, answers, *applied.notes, *more))
 
 
@@ -209,17 +212,20 @@ def _write(model: Model, of: Subject, chosen: _Chosen, options: Options, context
     """By `int8`, with an override for each layer; float16 for those of 16 bits."""
     bits = {name: chosen.bits[la.name] for la in of.layers for name in of.names[la.name]}
     why = {name: chosen.why.get(la.name, "") for la in of.layers for name in of.names[la.name]}
+    levels = {name: of.options[la.name].levels for la in of.layers for name in of.names[la.name]}
     overrides: dict[str, dict[str, Any]] = {
         pattern: {k: v for k, v in values.items() if k in _SHARED} for pattern, values in context.overrides.items()
     }
     for name, width in bits.items():
-        own = {"skip": True} if width > 8 else {"weights": width, "depthwise": width}
+        own = {"skip": True} if width > 8 else {"weights": width, "depthwise": width, "levels": levels[name]}
         overrides.setdefault(glob.escape(name), {}).update(own)
     if halves := [name for name, width in bits.items() if width == HALF]:
         only = {"*": {"skip": True}} | {glob.escape(name): {"skip": False} for name in halves}
         model = fp16.apply(model, fp16.Options("float"), Context(overrides=only)).model
     plain = int8.Options(**{f.name: getattr(options, f.name) for f in dataclasses.fields(int8.Options)})
-    applied = int8.apply(model, replace(plain, weights=8, depthwise=8), replace(context, overrides=overrides))
+    applied = int8.apply(
+        model, replace(plain, weights=8, depthwise=8, levels="auto"), replace(context, overrides=overrides)
+    )
     notes = list(applied.notes)
     for at in {n.layer: i for i, n in enumerate(notes) if n.layer in bits}.values():  # the last word on each layer
         name = notes[at].layer
@@ -229,16 +235,6 @@ def _write(model: Model, of: Subject, chosen: _Chosen, options: Options, context
 
 
 _SHARED = frozenset(f.name for f in dataclasses.fields(int8.Options)) - {"weights", "depthwise"} | {"skip"}
-
-
-def _answers(model: Model, made: Model, held: Dataset) -> Note:
-    """What the result is worth on the samples that widths were judged by."""
-    want, have = run.outputs(model, held.inputs)[0], run.outputs(made, held.inputs, _PLAIN)[0]
-    text = f"in integers: {Error.of(want, have).db:.1f} dB at the output"
-    if metrics.load_metric(held.metric, Path(held.name).parent).classes and want.size > len(want):
-        changed = (want.reshape(len(want), -1).argmax(1) != have.reshape(len(have), -1).argmax(1)).sum()
-        text += f", {changed} of {len(want)} answers changed"
-    return Note("model", True, text)
 
 
 def _db(loss: float) -> str:

@@ -151,11 +151,13 @@ def drop(
     Raises UserError where there are no labels that the metric needs, or they do not fit.
     """
     some = dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _COUNTED)).astype(int))
-    reference, limit = of.run(some, run_all), limits.drop(text)
+    reference, asked = of.run(some, run_all), limits.drop(text)
     metric = metrics.load_metric(data.metric, Path(data.name).parent)
     single = needs_labels(metric, reference.first, some.labels)
     if single and data.metric == "auroc":
         raise UserError(f"{data.name}: metric", "auroc needs labels, there are none", 'give labels, or metric = "rmse"')
+    share = not single and dataset.METRICS.get(data.metric) not in (None, "target")
+    limit = max(asked, 1 / len(some)) if share and asked else asked  # less than one sample cannot be counted
     ways = [
         {name: row[i].bits for (name, row), i in zip(choices.items(), picks, strict=True)}
         for picks in allocate.path(tuple(choices.values()))
@@ -189,8 +191,9 @@ def drop(
     if single:
         what = f"{100 * kept:.2g}% in squared error of one output, as there are no labels,"
     else:
-        share = dataset.METRICS.get(data.metric) not in (None, "target")
         what = f"{f'{100 * kept:.1f} points' if share else f'{kept:.3g}'} of {data.metric}"
+    if limit > asked:
+        text = f"{text}, and so one of {len(some)} samples,"
     return ways[high], f"{text} allowed, {kind} {what} on {len(some)} samples"
 
 
