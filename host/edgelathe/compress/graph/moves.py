@@ -109,7 +109,7 @@ def constant(graph: ir.Graph, data: NDArray[Any] | ir.LazyTensor, name: str) -> 
     """A new initializer."""
     import onnx_ir as ir
 
-    tensor = ir.tensor(np.array(data, order="C"), name=name) if isinstance(data, (np.ndarray, np.generic)) else data
+    tensor = data if isinstance(data, ir.LazyTensor) else ir.tensor(np.array(data, order="C"), name=name)
     tensor.name = name
     value = ir.Value(
         name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
