@@ -11,6 +11,7 @@ from edgelathe.compress.integer import int8, int8_dynamic
 from edgelathe.compress.mixed import mixed
 from edgelathe.compress.pruning import prune, sparse
 from edgelathe.compress.tflite import bias_correct as bias_correct_tflite
+from edgelathe.compress.tflite import mixed as mixed_tflite
 from edgelathe.compress.tflite import output_affine as output_affine_tflite
 from edgelathe.compress.tflite import steps as tflite
 from edgelathe.compress.types import StepSpec
@@ -21,7 +22,7 @@ STEPS: Mapping[str, Mapping[Format, StepSpec]] = {
     "fold": {"onnx": fold.SPEC},
     "equalize": {"onnx": equalize.SPEC},
     "int8": {"onnx": int8.SPEC, "tflite": tflite.INT8},
-    "mixed": {"onnx": mixed.SPEC},
+    "mixed": {"onnx": mixed.SPEC, "tflite": mixed_tflite.SPEC},
     "int8-dynamic": {"onnx": int8_dynamic.SPEC, "tflite": tflite.INT8_DYNAMIC},
     "int16x8": {"tflite": tflite.INT16X8},
     "int4": {"onnx": int4.SPEC, "tflite": tflite.INT4},

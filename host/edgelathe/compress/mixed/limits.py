@@ -37,6 +37,25 @@ def size(text: str) -> tuple[float, str]:
     return (value, unit) if unit in ("x", "bits") else (value * UNITS["bytes"][unit], "B")
 
 
+def held(size_: str | None, drop_: str | None, cost_: str | None) -> str | None:
+    """The drop that a step is to keep: the one given, 1% where no limit is, None beside another limit.
+
+    Raises UserError for what is no size, drop or cost, and for a drop beside another limit.
+    """
+    given = {k: v for k, v in (("size", size_), ("drop", drop_), ("cost", cost_)) if v is not None}
+    if len(given) > 1 and drop_ is not None:
+        what = " and ".join(f"{k}={v}" for k, v in given.items())
+        raise UserError("mixed", what, "give drop alone, or size and cost without it")
+    if cost_ is not None:
+        cost(cost_)
+    if size_ is not None:
+        size(size_)
+    if size_ is not None or cost_ is not None:
+        return None
+    drop(drop_ or "1%")
+    return drop_ or "1%"
+
+
 def cost(text: str) -> float:
     """A share of bit operations above 0, as 0.6 for `0.6x`. Raises UserError."""
     found = re.fullmatch(_NUMBER + "x", text.strip())

@@ -66,23 +66,12 @@ class Options(int8.Options):
 def resolve(options: Options, hardware: Hardware) -> Options:
     """Fill the open choices as `int8` does, and the limit. Raises UserError for what is no size, drop or width."""
     limits.widths(options.widths)
-    given = {k: v for k in ("size", "drop", "cost") if (v := getattr(options, k)) is not None}
-    if len(given) > 1 and options.drop is not None:
-        what = " and ".join(f"{k}={v}" for k, v in given.items())
-        raise UserError("mixed", what, "give drop alone, or size and cost without it")
-    if options.cost is not None:
-        limits.cost(options.cost)
-    if options.size is not None:
-        limits.size(options.size)
-    if options.size is None and options.cost is None:
-        options = replace(options, drop=options.drop or "1%")
-        limits.drop(str(options.drop))
+    options = replace(options, drop=limits.held(options.size, options.drop, options.cost))
     if options.levels == "normal" and (options.rounding == "nearest" or not NORMAL_BITS & _allowed(options)):
         what = "normal levels are for 2 to 5 bits, rounded by second order"
         raise UserError("mixed: levels", what, "allow some of these bits in `widths`, or leave levels away")
-    filled = int8.resolve(
-        replace(options, levels="auto"), hardware
-    )  # that of each layer counts, once its bits are known
+    # The levels of each layer count, once its bits are known.
+    filled = int8.resolve(replace(options, levels="auto"), hardware)
     assert isinstance(filled, Options)
     return replace(filled, levels=options.levels)
 

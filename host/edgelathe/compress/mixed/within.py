@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgelathe.compress.mixed import allocate, limits, sizes
+from edgelathe.compress.mixed import allocate, dropped, limits, sizes
 from edgelathe.compress.mixed.allocate import Choice, Room
-from edgelathe.compress.sensitivity.explain import needs_labels
 from edgelathe.compress.sensitivity.reference import Change, whole
-from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
 from edgelathe.model import onnx as onnx_model
 from edgelathe.model.graph import layers
-from edgelathe.stats import metrics
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from edgelathe.compress.forward.partial import Map
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
     from edgelathe.core.dataset import Dataset
 
 Choices = Mapping[str, Sequence[Choice]]
-_COUNTED = 512  # samples that a drop is counted on
 
 
 def fitting(choices: Choices, room: Room, text: str) -> tuple[dict[str, int], Choices, Room]:
@@ -145,60 +139,21 @@ def drop(
 ) -> tuple[dict[str, int], str]:
     """The fewest bytes of `allocate.path` at which rounded weights lose no more than the limit, by bisection.
 
-    What is lost is that of the data's metric; where that counts classes, and there is one number a sample and no label,
-    the squared error against what the float model's numbers vary by. The bits, and what they lose in words.
-
-    Raises UserError where there are no labels that the metric needs, or they do not fit.
+    The bits, and what they lose in words. Raises UserError as `dropped.Drop` does.
     """
-    some = dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _COUNTED)).astype(int))
-    reference, asked = of.run(some, run_all), limits.drop(text)
-    metric = metrics.load_metric(data.metric, Path(data.name).parent)
-    single = needs_labels(metric, reference.first, some.labels)
-    if single and data.metric == "auroc":
-        raise UserError(f"{data.name}: metric", "auroc needs labels, there are none", 'give labels, or metric = "rmse"')
-    share = not single and dataset.METRICS.get(data.metric) not in (None, "target")
-    limit = max(asked, 1 / len(some)) if share and asked else asked  # less than one sample cannot be counted
+    some = dropped.counted(data)
+    reference = of.run(some, run_all)
     ways = [
         {name: row[i].bits for (name, row), i in zip(choices.items(), picks, strict=True)}
         for picks in allocate.path(tuple(choices.values()))
     ]
 
-    def lost(bits: Mapping[str, int]) -> float:
+    def answers(way: int) -> NDArray[np.float32]:
         constants: dict[str, NDArray[np.float32]] = {}
-        for name, width in bits.items():
+        for name, width in ways[way].items():
             constants |= made[name][width]
-        outputs = whole(reference, Change(constants)).first
-        if single:
-            return _squared(reference.first, outputs)
-        try:
-            where = f"{data.name}: labels"
-            found = metrics.compare_accuracy(metric, reference.first, outputs, some.labels, where)[0].drop
-        except metrics.OutputError:
-            return math.inf
-        return math.inf if found is None else found
+        return whole(reference, Change(constants)).first
 
-    low, high = 0, len(ways) - 1
-    kept = lost(ways[high])
-    reached = kept <= limit
-    while reached and low < high:
-        middle = (low + high) // 2
-        found = lost(ways[middle])
-        if found <= limit:
-            high, kept = middle, found
-        else:
-            low = middle + 1
-    kind = "rounded weights lose" if reached else "even the most bits lose"
-    if single:
-        what = f"{100 * kept:.2g}% in squared error of one output, as there are no labels,"
-    else:
-        what = f"{f'{100 * kept:.1f} points' if share else f'{kept:.3g}'} of {data.metric}"
-    if limit > asked:
-        text = f"{text}, and so one of {len(some)} samples,"
-    return ways[high], f"{text} allowed, {kind} {what} on {len(some)} samples"
-
-
-def _squared(want: NDArray[np.float32], have: NDArray[np.float32]) -> float:
-    """Squared error against what the wanted numbers vary by; infinite where it is not finite."""
-    error, spread = (float(np.square(v.astype(np.float64)).sum()) for v in (want - have, want - want.mean()))
-    found = error / spread if spread > 0 else error
-    return found if math.isfinite(found) else math.inf
+    limit = dropped.Drop.of(text, some, reference.first, "rounded weights")
+    found, said = limit.fewest(len(ways), answers)
+    return ways[found], said

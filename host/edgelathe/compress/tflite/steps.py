@@ -84,6 +84,8 @@ def int8(model: Model, options: Int8Options, context: Context) -> Applied:
     """
 
     def rules(o: Int8Options) -> list[Rule]:
+        if o.weights == 16:  # an override of `mixed`: float16, computed in float
+            return [("*", Form("stored", 16))]
         return [("*", Form("static", w, o.activations, o.scale)) for w in sorted({8, o.weights}, reverse=True)]
 
     return _apply(model, options, context, rules)
@@ -128,9 +130,9 @@ def fp16(model: Model, options: NoOptions, context: Context) -> Applied:
 
 def _apply(model: Model, options: Any, context: Context, rules: Callable[[Any], list[Rule]]) -> Applied:
     parsed = tflite.parse(model.data)
-    _must_be_float(model, parsed)
+    must_be_float(model)
     graph, usual = parsed.main, rules(options)
-    chosen = {i: _options(options, _layer(graph, op), context.overrides) for i, op in enumerate(graph.operators)}
+    chosen = {i: options_of(options, _layer(graph, op), context.overrides) for i, op in enumerate(graph.operators)}
     by_name = {_layer(graph, op): chosen[i] for i, op in enumerate(graph.operators)}
     plan = {i: rules(o) if o is not None else [] for i, o in chosen.items()}
     static = next((form for _, form in usual if form.kind == "static"), None)
@@ -168,7 +170,7 @@ def _rule(options: Any) -> tflite_ranges.Rule:
 def _wish(options: Any) -> tflite_rounding.Wish:
     rounding, weights = getattr(options, "rounding", "nearest"), getattr(options, "weights", 4)
     learn = rounding == "second-order" or (rounding == "auto" and weights < 8)
-    return tflite_rounding.Wish(learn, getattr(options, "correct", False))
+    return tflite_rounding.Wish(learn and weights <= 8, getattr(options, "correct", False))
 
 
 def _notes(
@@ -198,7 +200,9 @@ def _notes(
         yield Note("model", True, "4-bit weights: runs in ai-edge-litert 2.x; tflite-runtime 2.14 refuses them")
 
 
-def _must_be_float(model: Model, parsed: tflite.Parsed) -> None:
+def must_be_float(model: Model) -> None:
+    """Raises UserError for a model whose weights are not float32, or not finite."""
+    parsed = tflite.parse(model.data)
     graph = parsed.main
     weights = [graph.tensors[o.inputs[1]] for o in graph.operators if o.op in WEIGHTED and len(o.inputs) > 1]
     kinds = {w.dtype for w in weights}
@@ -229,7 +233,7 @@ def _layer(graph: tflite.Subgraph, op: tflite.Operator) -> str:
     return graph.tensors[op.outputs[0]].name if op.outputs else op.op
 
 
-def _options(options: Any, layer: str, overrides: Mapping[str, Mapping[str, Any]]) -> Any:
+def options_of(options: Any, layer: str, overrides: Mapping[str, Mapping[str, Any]]) -> Any:
     """The options of one layer, None where it is skipped; of several patterns that fit the last one counts."""
     for pattern, values in overrides.items():
         if options is not None and fnmatch.fnmatchcase(layer, pattern):
