@@ -38,7 +38,7 @@ test-arm: $(VENV)/.dev ## those on an emulated Arm device, all
 	$(BIN)/python -m pytest -m arm tests
 
 bench: $(VENV)/.dev ## the benchmarks, side by side
-	$(BIN)/python -m pytest -m bench -s tests/bench
+	$(BIN)/python -m pytest -m bench -s -o faulthandler_timeout=0 tests/bench
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check host agent tests
