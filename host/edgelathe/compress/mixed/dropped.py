@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelathe.core.dataset import Dataset
+    from edgelathe.stats.metrics import Metric
 
 _COUNTED = 512  # samples that a drop is counted on
 
 
 def counted(data: Dataset) -> Dataset:
     """The samples that a drop is counted on: evenly out of all."""
-    return dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _COUNTED)).astype(int))
+    return dataset.take(data, dataset.spread(len(data), _COUNTED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Drop:
     text: str
     some: Dataset
     want: NDArray[Any]
+    metric: Metric
     single: bool
     what: str
 
@@ -51,7 +53,7 @@ class Drop:
         if single and some.metric == "auroc":
             why = "auroc needs labels, there are none"
             raise UserError(f"{some.name}: metric", why, 'give labels, or metric = "rmse"')
-        return cls(text, some, want, single, what)
+        return cls(text, some, want, metric, single, what)
 
     def fewest(self, ways: int, answers: Callable[[int], NDArray[Any]]) -> tuple[int, str]:
         """Of so many ways, from fewest bits to most, the first that keeps the limit, by bisection; and what is lost.
@@ -80,10 +82,9 @@ class Drop:
     def _lost(self, have: NDArray[Any]) -> float:
         if self.single:
             return _squared(self.want, have)
-        metric = metrics.load_metric(self.some.metric, Path(self.some.name).parent)
         try:
             where = f"{self.some.name}: labels"
-            found = metrics.compare_accuracy(metric, self.want, have, self.some.labels, where)[0].drop
+            found = metrics.compare_accuracy(self.metric, self.want, have, self.some.labels, where)[0].drop
         except metrics.OutputError:
             return math.inf
         return math.inf if found is None else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from edgelathe.core.budget import UNITS
@@ -80,3 +81,13 @@ def drop(text: str) -> float:
 def word(bits: int) -> str:
     """A width as a user reads it."""
     return {FLOAT: "float", HALF: "float16"}.get(bits, f"{bits} bits")
+
+
+def share(part: float) -> str:
+    """A share as a recipe has it, rounded up: it can be given."""
+    return f"{math.ceil(part * 1000) / 1000:.3f}x"
+
+
+def decibels(loss: float) -> str:
+    """Noise over signal as a user reads it."""
+    return f"{max(-200.0, min(200.0, -10 * math.log10(loss))):.1f} dB" if loss > 0 else "exact"

@@ -137,7 +137,7 @@ def _choose(of: Subject, options: Options, data: Dataset, seed: int) -> _Chosen:
             settled = staged.settle(judge, of.layers, made, choices, picks, room)
     if macs:
         counts = sum(m * limits.operations(settled.bits[name]) for name, m in macs.items())
-        taken = counts / (limits.operations(8) * sum(macs.values()))
+        taken = counts / within.whole_operations(macs)
         said += f", {taken:.3f}x taken"
     return _told(of, choices, settled, said, len(held))
 
@@ -182,17 +182,20 @@ def _told(of: Subject, choices: Mapping[str, Sequence[Choice]], settled: Settled
     picked = {name: next(c for c in row if c.bits == settled.bits[name]) for name, row in choices.items()}
     why = {}
     for name, row in choices.items():
-        parts = [f"{_db(picked[name].loss)} alone"] if picked[name].bits < FLOAT else []
+        parts = [f"{limits.decibels(picked[name].loss)} alone"] if picked[name].bits < FLOAT else []
         narrower = [c for c in row if c.bits < picked[name].bits]
-        parts += [f"{_db(c.loss)} with {word(c.bits)}" for c in narrower[-1:]]
+        parts += [f"{limits.decibels(c.loss)} with {word(c.bits)}" for c in narrower[-1:]]
         if name in settled.back:
             parts.append(f"with {word(settled.back[name])} errors more than add up")
         why[name] = ", ".join(parts)
     size, whole = sum(c.bytes for c in picked.values()), sum(4 * la.elements for la in of.layers)
     expected = math.fsum(c.loss for c in picked.values())
-    notes = [f"{said}; weights take {size:,} bytes, {size / whole:.3f}x; {_db(expected)} expected of {n} samples"]
+    notes = [
+        f"{said}; weights take {size:,} bytes, {size / whole:.3f}x; {limits.decibels(expected)} expected of {n} samples"
+    ]
     notes += [
-        f"{s.name}: {s.layers} settled, {_db(s.measured)} measured, {_db(s.expected)} expected" for s in settled.stages
+        f"{s.name}: {s.layers} settled, {limits.decibels(s.measured)} measured, {limits.decibels(s.expected)} expected"
+        for s in settled.stages
     ]
     return _Chosen(settled.bits, why, tuple(Note("model", True, text) for text in notes))
 
@@ -224,10 +227,6 @@ def _write(model: Model, of: Subject, chosen: _Chosen, options: Options, context
 
 
 _SHARED = frozenset(f.name for f in dataclasses.fields(int8.Options)) - {"weights", "depthwise"} | {"skip"}
-
-
-def _db(loss: float) -> str:
-    return f"{max(-200.0, min(200.0, -10 * math.log10(loss))):.1f} dB" if loss > 0 else "exact"
 
 
 SPEC = StepSpec(

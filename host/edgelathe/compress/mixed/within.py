@@ -51,7 +51,7 @@ def fitting(choices: Choices, room: Room, text: str) -> tuple[dict[str, int], Ch
 
 def allowed(macs: Mapping[str, int], text: str) -> int:
     """The bit operations that a share of those with weights of 8 bits is. Raises UserError for what is no share."""
-    return round(limits.cost(text) * _whole(macs))
+    return round(limits.cost(text) * whole_operations(macs))
 
 
 def macs(of: Subject) -> dict[str, int]:
@@ -67,7 +67,7 @@ def macs(of: Subject) -> dict[str, int]:
     return found
 
 
-def _whole(macs: Mapping[str, int]) -> int:
+def whole_operations(macs: Mapping[str, int]) -> int:
     """Bit operations of one sample with weights of 8 bits."""
     return limits.operations(8) * sum(macs.values())
 
@@ -104,7 +104,7 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
     whole = sum(row[0].operations * limits.operations(8) // limits.operations(row[0].bits) for row in choices.values())
     fewest = sum(min(c.operations for c in row) for row in choices.values())
     if room.operations is not None and fewest > room.operations:
-        what = f"{text} of the bit operations, the fewest bits take {_enough(fewest / whole)}"
+        what = f"{text} of the bit operations, the fewest bits take {limits.share(fewest / whole)}"
         return UserError("mixed: cost", what, mend)
     found = [
         allocate.total(rows, picks).operations / whole
@@ -112,13 +112,8 @@ def _refusal(choices: Choices, tried: Sequence[Collection[int]], room: Room, tex
         if all(rows := tuple(_rest(choices, some).values()))
         and (picks := allocate.fewest(rows, (room.bytes or 0) - sum(map(sizes.shared_bytes, some))))
     ]
-    what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {_enough(min(found))}"
+    what = f"{text} cannot both be kept: in these bytes the fewest bit operations are {limits.share(min(found))}"
     return UserError("mixed", what, "raise one of them, or allow other bits in `widths`")
-
-
-def _enough(share: float) -> str:
-    """A share as a recipe has it, rounded up: it can be given."""
-    return f"{math.ceil(share * 1000) / 1000:.3f}x"
 
 
 def _least(choices: Choices, narrow: Collection[int]) -> float:

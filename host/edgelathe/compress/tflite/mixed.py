@@ -12,10 +12,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgelathe.compress.forward import partial
-from edgelathe.compress.mixed import allocate, dropped, limits
+from edgelathe.compress.mixed import allocate, dropped, limits, within
 from edgelathe.compress.mixed.allocate import Choice, Room
 from edgelathe.compress.mixed.limits import FLOAT, HALF, word
 from edgelathe.compress.sensitivity.errors import EXACT_DB, Error
@@ -24,17 +22,17 @@ from edgelathe.compress.tflite.sensitive import Scene
 from edgelathe.compress.types import LINEAR_TFLITE, Applied, Context, Note, StepSpec, option
 from edgelathe.core import dataset
 from edgelathe.core.errors import UserError
-from edgelathe.model import run
+from edgelathe.core.profile import Hardware
+from edgelathe.model import run, tflite
 from edgelathe.model.graph import layers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from edgelathe.compress.tflite.weighted import Weighted
     from edgelathe.core.dataset import Dataset
-    from edgelathe.core.profile import Hardware
     from edgelathe.model.types import Model
 
 _WIDTHS = (4, 8, HALF, FLOAT)
@@ -68,10 +66,10 @@ def apply(model: Model, options: Options, context: Context) -> Applied:
     Raises UserError where there are no calibration samples, the model is not float32, or no bits keep the limit.
     """
     data = context.samples("mixed")
-    options = replace(options, drop=limits.held(options.size, options.drop, options.cost))
-    steps.must_be_float(model)
+    options = resolve(options, Hardware(None, frozenset()))
+    steps.must_be_float(model, tflite.parse(model.data))
     with partial.workers(None) as run_all:
-        judged = dataset.take(data, np.linspace(0, len(data) - 1, min(len(data), _SAMPLES)).astype(int))
+        judged = dataset.take(data, dataset.spread(len(data), _SAMPLES))
         scene = Scene.of(model, judged, run_all, {la.name: la.macs for la in layers(model)})
         subject = _Subject(model, options, context, scene)
         widths = subject.widths()
@@ -102,13 +100,14 @@ class _Subject:
 
     def chosen(self, widths: Mapping[str, Sequence[int]], data: Dataset) -> tuple[Applied, tuple[Note, ...]]:
         """The model of the best bits, and what is to be said of all layers."""
+        macs = self._macs(widths) if self.options.cost is not None else {}
         rows = self._rows(widths)
         names, table = tuple(rows), tuple(rows.values())
         if self.options.drop is None:
-            room, said = self._room(rows)
+            room, said = self._room(rows, macs)
             picks = allocate.best(table, room)
             if picks is None:
-                raise _refusal(table, room)
+                raise _refusal(table, room, macs)
             made = self.made(_picked(names, table, picks))
         else:
             ways, some = allocate.path(table), dropped.counted(data)
@@ -122,9 +121,11 @@ class _Subject:
             found, said = limit.fewest(len(ways), answers)
             picks, made = ways[found], built[found]
         total, whole = allocate.total(table, picks), sum(la.bytes(None) for la in self.scene.layers if la.name in rows)
-        said += f"; weights take {total.bytes:,} bytes, {total.bytes / whole:.3f}x; {_db(total.loss)} expected"
-        if self.options.cost is not None:
-            said += f"; {total.operations / _whole(table):.3f}x of the bit operations"
+        said += (
+            f"; weights take {total.bytes:,} bytes, {total.bytes / whole:.3f}x; {limits.decibels(total.loss)} expected"
+        )
+        if macs:
+            said += f"; {total.operations / within.whole_operations(macs):.3f}x of the bit operations"
         alone = {n: _alone(row, i) for n, row, i in zip(names, table, picks, strict=True)}
         notes = (
             Note(n.layer, n.done, f"{n.what}; {alone[n.layer]}" if alone.get(n.layer) else n.what) for n in made.notes
@@ -161,10 +162,6 @@ class _Subject:
         table = {la.layer: la for la in sensitivity.measure(self.scene, integers or (8,)).layers}
         out = {}
         for la in self.scene.layers:
-            macs = self.scene.macs.get(la.name) or 0
-            if self.options.cost is not None and not macs:
-                what = f"the multiply-accumulates of '{la.name}' are not known"
-                raise UserError("mixed: cost", what, "give size or drop")
             row = []
             for bits in widths.get(la.name, ()):
                 db = EXACT_DB
@@ -172,12 +169,25 @@ class _Subject:
                     at = table[la.name].at(bits)
                     db = at.sqnr_db if at.hidden_db is None else at.hidden_db
                 size = la.bytes(bits) if bits <= 8 else la.weights.size * bits // 8
-                row.append(Choice(bits, size, 10 ** (-db / 10), macs * limits.operations(bits)))
+                row.append(
+                    Choice(bits, size, 10 ** (-db / 10), (self.scene.macs.get(la.name) or 0) * limits.operations(bits))
+                )
             if row:
                 out[la.name] = tuple(row)
         return out
 
-    def _room(self, rows: Mapping[str, Sequence[Choice]]) -> tuple[Room, str]:
+    def _macs(self, names: Iterable[str]) -> dict[str, int]:
+        """Multiply-accumulates of each layer. Raises UserError where they are not known."""
+        found = {}
+        for name in names:
+            macs = self.scene.macs.get(name)
+            if not macs:
+                what = f"the multiply-accumulates of '{name}' are not known"
+                raise UserError("mixed: cost", what, "give size or drop")
+            found[name] = macs
+        return found
+
+    def _room(self, rows: Mapping[str, Sequence[Choice]], macs: Mapping[str, int]) -> tuple[Room, str]:
         size, cost = self.options.size, self.options.cost
         of = [la for la in self.scene.layers if la.name in rows]
         most = None
@@ -189,7 +199,7 @@ class _Subject:
                 most = sum(math.ceil(value * la.weights.size / 8) + 4 * la.layer.outputs for la in of)
             else:
                 most = int(value)
-        operations = None if cost is None else round(limits.cost(cost) * _whole(tuple(rows.values())))
+        operations = None if cost is None else within.allowed(macs, cost)
         said = [] if most is None else [f"{most:,} bytes"]
         said += [] if cost is None else [f"{cost} of the bit operations of 8 bits"]
         return Room(most, operations), f"{' and '.join(said)} allowed"
@@ -221,29 +231,20 @@ def _picked(names: Sequence[str], table: Sequence[Sequence[Choice]], picks: Sequ
     return {name: row[i].bits for name, row, i in zip(names, table, picks, strict=True)}
 
 
-def _whole(table: Sequence[Sequence[Choice]]) -> int:
-    """Bit operations of one sample with weights of 8 bits."""
-    return sum(row[0].operations * limits.operations(8) // limits.operations(row[0].bits) for row in table)
-
-
-def _refusal(table: Sequence[Sequence[Choice]], room: Room) -> UserError:
+def _refusal(table: Sequence[Sequence[Choice]], room: Room, macs: Mapping[str, int]) -> UserError:
     """Which limit the fewest bits do not keep; they are the fewest bytes and the fewest operations."""
     mend = "raise it, or allow fewer bits in `widths`"
     least = allocate.total(table, (0,) * len(table))
     if room.bytes is not None and least.bytes > room.bytes:
         return UserError("mixed: size", f"{room.bytes:,} bytes of weights, the fewest bits take {least.bytes:,}", mend)
-    share = math.ceil(1000 * least.operations / _whole(table)) / 1000
-    return UserError("mixed: cost", f"the fewest bits take {share:.3f}x of the bit operations", mend)
+    share = limits.share(least.operations / within.whole_operations(macs))
+    return UserError("mixed: cost", f"the fewest bits take {share} of the bit operations", mend)
 
 
 def _alone(row: Sequence[Choice], at: int) -> str:
     """What a form loses alone, and what the next narrower one would."""
-    parts = [f"{_db(row[at].loss)} alone"] if row[at].bits <= 8 else []
-    return ", ".join([*parts, *(f"{_db(c.loss)} with {word(c.bits)}" for c in row[:at][-1:])])
-
-
-def _db(loss: float) -> str:
-    return f"{-10 * math.log10(loss):.1f} dB" if loss > 0 else "exact"
+    parts = [f"{limits.decibels(row[at].loss)} alone"] if row[at].bits <= 8 else []
+    return ", ".join([*parts, *(f"{limits.decibels(c.loss)} with {word(c.bits)}" for c in row[:at][-1:])])
 
 
 SPEC = StepSpec(

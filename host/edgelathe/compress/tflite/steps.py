@@ -130,7 +130,7 @@ def fp16(model: Model, options: NoOptions, context: Context) -> Applied:
 
 def _apply(model: Model, options: Any, context: Context, rules: Callable[[Any], list[Rule]]) -> Applied:
     parsed = tflite.parse(model.data)
-    must_be_float(model)
+    must_be_float(model, parsed)
     graph, usual = parsed.main, rules(options)
     chosen = {i: options_of(options, _layer(graph, op), context.overrides) for i, op in enumerate(graph.operators)}
     by_name = {_layer(graph, op): chosen[i] for i, op in enumerate(graph.operators)}
@@ -200,9 +200,8 @@ def _notes(
         yield Note("model", True, "4-bit weights: runs in ai-edge-litert 2.x; tflite-runtime 2.14 refuses them")
 
 
-def must_be_float(model: Model) -> None:
+def must_be_float(model: Model, parsed: tflite.Parsed) -> None:
     """Raises UserError for a model whose weights are not float32, or not finite."""
-    parsed = tflite.parse(model.data)
     graph = parsed.main
     weights = [graph.tensors[o.inputs[1]] for o in graph.operators if o.op in WEIGHTED and len(o.inputs) > 1]
     kinds = {w.dtype for w in weights}
